@@ -1,1 +1,5 @@
-//! Keyward.
+//! Keyward, a Kubernetes operator that keeps Secrets in step with the stores that hold their values.
+//!
+//! The library holds everything; the binary only calls [`cli`].
+
+pub mod stores;

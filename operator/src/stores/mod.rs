@@ -1,0 +1,161 @@
+//! The doors to what holds secrets: one small trait, a folder per kind of store.
+//!
+//! A store turns its own protocol into [`Probe`]s and [`Reading`]s and its failures into classified faults. It
+//! knows nothing of Kubernetes: credentials arrive as plain data or through [`JwtSource`], and what is done with a
+//! value is decided elsewhere. To add a store, add a folder that implements [`Store`] and a line in the factory
+//! (`crate::store`).
+
+pub mod barbican;
+pub mod transport;
+pub mod vault;
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use futures::future::BoxFuture;
+use keyward_core::fault::Fault;
+use keyward_core::secret::SecretBytes;
+
+/// What a door answers.
+pub type Outcome<T> = Result<T, Fault>;
+
+/// A place in a store that holds one value or one set of fields. Equal references name the same place, so reads
+/// of them can be shared.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RemoteRef {
+    /// Where.
+    pub place: Place,
+    /// Which version; `None` is the newest.
+    pub version: Option<u64>,
+}
+
+/// The ways a store names a place.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Place {
+    /// A path below the mount (Vault, OpenBao); already in canonical form.
+    Path(String),
+    /// The newest active secret of exactly this name (Barbican).
+    Name(String),
+    /// One secret by its UUID (Barbican).
+    Uuid(String),
+    /// A container by its UUID: every secret in it is a field (Barbican).
+    Container(String),
+}
+
+/// What identifies the value that a place holds, as far as the store can tell.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RemoteVersion {
+    /// Vault KV v2 version, or Barbican's generation metadata.
+    pub number: Option<u64>,
+    /// Barbican secret UUID.
+    pub id: Option<String>,
+    /// When this version was created at the store.
+    pub created: Option<DateTime<Utc>>,
+    /// When the store will stop serving it.
+    pub expires: Option<DateTime<Utc>>,
+}
+
+/// The answer to "what is there now?", as cheaply as the store can give it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// A value of this version is there.
+    Current(RemoteVersion),
+    /// Nothing to read, and how the store puts it.
+    Absent(Absence),
+    /// The store (KV v1), or a policy that denies metadata, can only tell by giving the value.
+    NeedsRead,
+}
+
+/// The ways in which a value can be missing. Only `Deleted` and `Destroyed` are the store's own word that it was
+/// there and is gone on purpose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Absence {
+    /// Plain 404: never there, or removed without a trace, or hidden.
+    NotFound,
+    /// Reported as deleted; may come back.
+    Deleted(RemoteVersion),
+    /// Reported as destroyed for good.
+    Destroyed(RemoteVersion),
+    /// Past the expiry we had read before.
+    Expired,
+    /// The object exists and holds no value.
+    Empty,
+}
+
+/// A value with its version.
+pub struct Reading {
+    /// Which version this is.
+    pub version: RemoteVersion,
+    /// The value.
+    pub payload: Payload,
+}
+
+/// The shapes a value can have.
+pub enum Payload {
+    /// A JSON object as the store sent it (Vault data); fields may be nested.
+    Json(SecretBytes),
+    /// Opaque bytes (a Barbican secret).
+    Bytes(SecretBytes),
+    /// Named parts (a Barbican container).
+    Parts(BTreeMap<String, SecretBytes>),
+}
+
+/// What a read found.
+pub enum ReadOutcome {
+    /// The value.
+    Value(Reading),
+    /// Nothing to read.
+    Absent(Absence),
+}
+
+/// A search over many places.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct FindQuery {
+    /// Only below this path (Vault) or with this beginning of the name (Barbican).
+    pub prefix: String,
+    /// Tags that must all be present: custom metadata (Vault), user metadata (Barbican).
+    pub tags: BTreeMap<String, String>,
+    /// More candidates than this is a fault, never a silent cut.
+    pub limit: usize,
+}
+
+/// One match of a search.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// What a name pattern is matched against and a key name is derived from: the path relative to the prefix's
+    /// mount (Vault), the secret's name (Barbican).
+    pub name: String,
+    /// Where to read it. Barbican gives the UUID here, so that the read cannot meet another secret.
+    pub place: Place,
+    /// What the listing already told about the version.
+    pub version: Option<RemoteVersion>,
+}
+
+/// A logged-in backend. One instance serves every object that uses the same store with the same credential.
+///
+/// Implementations share one session, keep deadlines and size caps on every call, never follow a redirect, and
+/// repeat a login at most once for a dead token and never for a rejected credential.
+pub trait Store: Send + Sync {
+    /// Says what is at `place` without reading the value where that is possible.
+    fn probe<'a>(&'a self, place: &'a RemoteRef) -> BoxFuture<'a, Outcome<Probe>>;
+
+    /// Reads the value at `place`.
+    fn read<'a>(&'a self, place: &'a RemoteRef) -> BoxFuture<'a, Outcome<ReadOutcome>>;
+
+    /// Lists the places that match, in a fixed order.
+    fn find<'a>(&'a self, query: &'a FindQuery) -> BoxFuture<'a, Outcome<Vec<Found>>>;
+
+    /// Logs in if need be and shows that the store answers: what `Ready` of a store object rests on.
+    fn check(&self) -> BoxFuture<'_, Outcome<()>>;
+
+    /// Revokes the session's token where the store knows such a thing. Called once, at shutdown or replacement.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// Mints a token of a Kubernetes ServiceAccount when a login needs one.
+///
+/// Implemented at the door to Kubernetes, so that a store never holds the cluster's client.
+pub trait JwtSource: Send + Sync {
+    /// A fresh, short-lived token.
+    fn mint(&self) -> BoxFuture<'_, Outcome<SecretBytes>>;
+}
