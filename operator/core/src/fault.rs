@@ -109,8 +109,12 @@ mod tests {
 
     #[test]
     fn the_sentence_names_cause_and_remedy() {
-        let fault = Fault::new(Class::Denied, Reason::RemoteDenied, "reading `apps/db` was denied by the store")
-            .advise("grant `read` on the path to the role");
+        let fault = Fault::new(
+            Class::Denied,
+            Reason::RemoteDenied,
+            "reading `apps/db` was denied by the store",
+        )
+        .advise("grant `read` on the path to the role");
         assert_eq!(
             fault.to_string(),
             "reading `apps/db` was denied by the store; grant `read` on the path to the role"

@@ -4,6 +4,8 @@
 //! outside system: what a decision needs is passed in, and what should happen is returned. `tests/purity.rs`
 //! reads the dependency tree and fails when a client or a runtime finds its way in.
 
+pub mod address;
 pub mod fault;
 pub mod reason;
 pub mod secret;
+pub mod sync;

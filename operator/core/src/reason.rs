@@ -199,7 +199,10 @@ mod tests {
     fn reasons_fit_the_condition_pattern() {
         // meta/v1 Condition: ^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$
         for reason in Reason::ALL {
-            assert!(reason.as_str().chars().all(|c| c.is_ascii_alphanumeric()), "{reason:?}");
+            assert!(
+                reason.as_str().chars().all(|c| c.is_ascii_alphanumeric()),
+                "{reason:?}"
+            );
         }
     }
 

@@ -15,6 +15,7 @@ use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 use keyward_core::fault::Fault;
 use keyward_core::secret::SecretBytes;
+pub use keyward_core::sync::payload::Payload;
 
 /// What a door answers.
 pub type Outcome<T> = Result<T, Fault>;
@@ -88,16 +89,6 @@ pub struct Reading {
     pub version: RemoteVersion,
     /// The value.
     pub payload: Payload,
-}
-
-/// The shapes a value can have.
-pub enum Payload {
-    /// A JSON object as the store sent it (Vault data); fields may be nested.
-    Json(SecretBytes),
-    /// Opaque bytes (a Barbican secret).
-    Bytes(SecretBytes),
-    /// Named parts (a Barbican container).
-    Parts(BTreeMap<String, SecretBytes>),
 }
 
 /// What a read found.
