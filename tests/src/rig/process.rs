@@ -1,0 +1,270 @@
+//! One server process: start, readiness, log, pause, stop, start again.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::future::Future;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal};
+
+use super::keeper::MARK;
+use super::run::Run;
+
+const POLL: Duration = Duration::from_millis(20);
+const STOP_GRACE: Duration = Duration::from_secs(10);
+const LOG_TAIL_LINES: usize = 30;
+
+/// How to start a server.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    name: String,
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+    folder: Option<PathBuf>,
+}
+
+/// A server that was started, and can be started again. Dropping it kills it, unless its run was detached.
+pub struct Server {
+    launch: Launch,
+    log: PathBuf,
+    run: Run,
+    child: Mutex<Option<Child>>,
+}
+
+impl Launch {
+    /// A launch of `program`; `name` names its log and appears in errors.
+    pub fn new(name: impl Into<String>, program: impl Into<PathBuf>) -> Self {
+        Self {
+            name: name.into(),
+            program: program.into(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            folder: None,
+        }
+    }
+
+    /// Adds an argument.
+    #[must_use]
+    pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<A: Into<OsString>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    /// Sets an environment variable.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// Sets the working folder.
+    #[must_use]
+    pub fn folder(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.folder = Some(folder.into());
+        self
+    }
+
+    /// Starts the server as part of `run`.
+    pub fn start(self, run: &Run) -> Result<Server> {
+        let log = run.subfolder("logs")?.join(format!("{}.log", self.name));
+        let server = Server {
+            launch: self,
+            log,
+            run: run.clone(),
+            child: Mutex::new(None),
+        };
+        server.start()?;
+        Ok(server)
+    }
+
+    /// The command, marked as part of the run in `owner` and out of reach of a Ctrl-C in the terminal.
+    fn command(&self, owner: &Path) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .args(&self.arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .env(MARK, owner)
+            .stdin(Stdio::null())
+            .process_group(0);
+        if let Some(folder) = &self.folder {
+            command.current_dir(folder);
+        }
+        command
+    }
+}
+
+impl Server {
+    /// The server's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.launch.name
+    }
+
+    /// The file that takes what the server prints.
+    #[must_use]
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// The process id, if the server was not stopped.
+    #[must_use]
+    pub fn id(&self) -> Option<u32> {
+        self.child().as_ref().map(Child::id)
+    }
+
+    /// Starts the server again after it ended or was stopped, with the same arguments.
+    pub fn start(&self) -> Result<()> {
+        let mut child = self.child();
+        if let Some(running) = child.as_mut()
+            && running.try_wait()?.is_none()
+        {
+            bail!("{} is already running", self.name());
+        }
+        let log = File::options().create(true).append(true).open(&self.log);
+        let log = log.with_context(|| format!("open {}", self.log.display()))?;
+        let mut command = self.launch.command(self.run.folder());
+        command.stdout(log.try_clone()?).stderr(log);
+        *child = Some(command.spawn().with_context(|| {
+            format!(
+                "start {} from {}",
+                self.launch.name,
+                self.launch.program.display()
+            )
+        })?);
+        Ok(())
+    }
+
+    /// Waits until `probe` says yes. Ends at once, with the end of the log, if the server ends first.
+    pub async fn ready<F: Future<Output = bool>>(
+        &self,
+        within: Duration,
+        mut probe: impl FnMut() -> F,
+    ) -> Result<()> {
+        let deadline = Instant::now() + within;
+        loop {
+            if probe().await {
+                return Ok(());
+            }
+            if let Some(status) = self.ended()? {
+                bail!(
+                    "{} ended at its start ({status}); its log ends with:\n{}",
+                    self.name(),
+                    self.log_tail()
+                );
+            }
+            if Instant::now() >= deadline {
+                let seconds = within.as_secs();
+                bail!(
+                    "{} was not ready after {seconds} s; its log ends with:\n{}",
+                    self.name(),
+                    self.log_tail()
+                );
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// How the server ended, if it did.
+    pub fn ended(&self) -> Result<Option<ExitStatus>> {
+        self.child()
+            .as_mut()
+            .map_or(Ok(None), |child| Ok(child.try_wait()?))
+    }
+
+    /// Asks the server to stop, and kills it if it has not after ten seconds.
+    pub async fn stop(&self) -> Result<()> {
+        self.signal(Signal::TERM)?;
+        let deadline = Instant::now() + STOP_GRACE;
+        while self.child().is_some() && self.ended()?.is_none() {
+            if Instant::now() >= deadline {
+                return self.kill();
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        *self.child() = None;
+        Ok(())
+    }
+
+    /// Kills the server at once.
+    pub fn kill(&self) -> Result<()> {
+        if let Some(mut child) = self.child().take() {
+            child.kill().with_context(|| format!("kill {}", self.name()))?;
+            child
+                .wait()
+                .with_context(|| format!("wait for {}", self.name()))?;
+        }
+        Ok(())
+    }
+
+    /// Freezes the server: it keeps its connections and answers nothing.
+    pub fn pause(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets a frozen server go on.
+    pub fn resume(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        // Holding the lock keeps the child unreaped, so its id cannot be another process's.
+        let mut child = self.child();
+        if let Some(child) = child.as_mut()
+            && child.try_wait()?.is_none()
+        {
+            rustix::process::kill_process(Pid::from_child(child), signal)
+                .with_context(|| format!("send {signal:?} to {}", self.name()))?;
+        }
+        Ok(())
+    }
+
+    /// The last lines of the log, for an error that a person reads.
+    #[must_use]
+    pub fn log_tail(&self) -> String {
+        let Ok(file) = File::open(&self.log) else {
+            return String::from("(no log)");
+        };
+        let mut tail = VecDeque::with_capacity(LOG_TAIL_LINES);
+        for line in BufReader::new(file).split(b'\n').map_while(Result::ok) {
+            if tail.len() == LOG_TAIL_LINES {
+                tail.pop_front();
+            }
+            tail.push_back(format!("  {}", String::from_utf8_lossy(&line)));
+        }
+        Vec::from(tail).join("\n")
+    }
+
+    /// The whole log.
+    pub fn read_log(&self) -> Result<String> {
+        let log = fs::read(&self.log).with_context(|| format!("read {}", self.log.display()))?;
+        Ok(String::from_utf8_lossy(&log).into_owned())
+    }
+
+    fn child(&self) -> MutexGuard<'_, Option<Child>> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if !self.run.is_detached() {
+            // The keeper tries again when the run ends.
+            let _ = self.kill();
+        }
+    }
+}
