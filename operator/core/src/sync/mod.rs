@@ -1,4 +1,8 @@
 //! The decisions of sync: from what stores hold to what a Secret should hold.
 
+pub mod decode;
+pub mod fields;
+mod json;
+pub mod keys;
 pub mod payload;
 pub mod version;
