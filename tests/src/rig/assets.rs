@@ -48,6 +48,11 @@ struct Facts {
     source: Option<&'static GoModule>,
 }
 
+/// The paths of programs, in their order.
+pub async fn provide_all(programs: Vec<Program>) -> Result<Vec<PathBuf>> {
+    tokio::task::spawn_blocking(move || programs.into_iter().map(Program::provide).collect()).await?
+}
+
 impl Program {
     /// The path of the program, built now if there is no other way. Blocks, for minutes if it must build.
     pub fn provide(self) -> Result<PathBuf> {

@@ -7,7 +7,10 @@
 pub mod assets;
 pub mod cache;
 mod gobuild;
+pub mod http;
 pub mod keeper;
+pub mod kubernetes;
+pub mod poll;
 pub mod ports;
 pub mod process;
 pub mod progress;

@@ -68,8 +68,11 @@ impl Progress {
         self.say(&format!("{done} of {total} {unit}"));
     }
 
-    /// Ends with a line that says how long it took.
+    /// Ends with a line that says how long it took, unless it was over before there was anything to say.
     pub fn done(self) {
+        if self.shared.lock().now.is_empty() {
+            return;
+        }
         self.say("done");
         self.shared.show();
         if self.shared.terminal {
@@ -117,6 +120,9 @@ impl Shared {
 
     fn show(&self) {
         let now = self.lock().now.clone();
+        if now.is_empty() {
+            return;
+        }
         let text = format!("{}: {now}, {}", self.what, short(self.started.elapsed()));
         let (before, after) = if self.terminal {
             ("\r\x1b[K", "")

@@ -1,0 +1,155 @@
+//! Counts what was asked of the API server, from its audit log.
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use serde::Deserialize;
+
+use crate::rig::poll;
+
+/// The API server writes an event after it has answered, so a moment may pass.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
+
+/// The audit log of an API server. Requests of the control plane's own programs are not in it.
+pub struct AuditLog {
+    path: PathBuf,
+    client: kube::Client,
+}
+
+/// A place in the log.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark(u64);
+
+/// A request that the API server has answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiRequest {
+    /// Who asked.
+    pub user: String,
+    /// With what program.
+    pub user_agent: String,
+    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`.
+    pub verb: String,
+    /// The plural of the kind, `/` and the subresource if one was asked for. Empty for other paths.
+    pub resource: String,
+    /// Empty for cluster-wide requests.
+    pub namespace: String,
+    /// Empty for lists and for creations without a name.
+    pub name: String,
+    /// Path and query.
+    pub uri: String,
+    /// The HTTP status of the answer.
+    pub status: u16,
+}
+
+impl AuditLog {
+    pub(super) fn new(path: PathBuf, client: kube::Client) -> Self {
+        Self { path, client }
+    }
+
+    /// The present end of the log, behind every request answered so far.
+    pub async fn mark(&self) -> Result<Mark> {
+        self.settle().await?;
+        Ok(Mark(self.length()?))
+    }
+
+    /// The requests since `mark` that have been answered, in the order of their answers. A watch appears when
+    /// it ends.
+    pub async fn since(&self, mark: Mark) -> Result<Vec<ApiRequest>> {
+        self.settle().await?;
+        Ok(self
+            .read(mark.0)?
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Event>(line).ok())
+            .map(ApiRequest::from)
+            .filter(|request| !request.uri.starts_with(BARRIER))
+            .collect())
+    }
+
+    /// Sends a request of our own and waits until it is in the log: what was answered before is there too.
+    async fn settle(&self) -> Result<()> {
+        let from = self.length()?;
+        let barrier = format!("{BARRIER}{}", uuid::Uuid::new_v4());
+        self.client
+            .request_text(http::Request::get(&barrier).body(Vec::new())?)
+            .await?;
+        poll::until("the audit log", WRITTEN_WITHIN, async || {
+            self.read(from).is_ok_and(|text| text.contains(&barrier))
+        })
+        .await
+    }
+
+    fn length(&self) -> Result<u64> {
+        let meta = std::fs::metadata(&self.path);
+        Ok(meta
+            .with_context(|| format!("look at {}", self.path.display()))?
+            .len())
+    }
+
+    fn read(&self, from: u64) -> Result<String> {
+        let mut file = File::open(&self.path).with_context(|| format!("open {}", self.path.display()))?;
+        file.seek(SeekFrom::Start(from))?;
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        Ok(text)
+    }
+}
+
+const BARRIER: &str = "/version?audit-barrier=";
+
+/// The parts of `audit.k8s.io/v1` `Event` that the suites count by.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Event {
+    verb: String,
+    #[serde(rename = "requestURI")]
+    request_uri: String,
+    user: User,
+    #[serde(default)]
+    user_agent: String,
+    object_ref: Option<ObjectRef>,
+    response_status: Option<ResponseStatus>,
+}
+
+#[derive(Deserialize)]
+struct User {
+    username: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ObjectRef {
+    resource: String,
+    subresource: String,
+    namespace: String,
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct ResponseStatus {
+    #[serde(default)]
+    code: u16,
+}
+
+impl From<Event> for ApiRequest {
+    fn from(event: Event) -> Self {
+        let object = event.object_ref.unwrap_or_default();
+        let resource = if object.subresource.is_empty() {
+            object.resource
+        } else {
+            format!("{}/{}", object.resource, object.subresource)
+        };
+        Self {
+            user: event.user.username,
+            user_agent: event.user_agent,
+            verb: event.verb,
+            resource,
+            namespace: object.namespace,
+            name: object.name,
+            uri: event.request_uri,
+            status: event.response_status.map_or(0, |status| status.code),
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! A real Kubernetes control plane: etcd, API server, controller manager, scheduler, and kwok in place of a
+//! kubelet, so that workloads really roll out. RBAC and the audit log are on.
+
+mod access;
+mod audit;
+mod control_plane;
+mod node;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
+use serde::{Deserialize, Serialize};
+
+pub use self::access::Access;
+pub use self::audit::{ApiRequest, AuditLog, Mark};
+pub use self::node::{NEVER_READY, READINESS_LABEL};
+
+use self::control_plane::ControlPlane;
+use super::poll;
+use super::run::Run;
+use super::tls::Authority;
+
+/// How long the API server may take to establish a kind.
+const ESTABLISHED_WITHIN: Duration = Duration::from_secs(20);
+
+/// How long the controllers may take to do their first work.
+const CONTROLLERS_WITHIN: Duration = Duration::from_secs(30);
+
+/// The name under which the rig writes to the API server.
+const FIELD_MANAGER: &str = "rig";
+
+/// Which programs to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parts {
+    /// All of them.
+    Whole,
+    /// etcd and the API server alone: enough for a test that takes the API server away.
+    ApiServer,
+}
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Which programs to run.
+    pub parts: Parts,
+    /// Kinds to install before the controllers start: the garbage collector knows kinds that come later only
+    /// after half a minute.
+    pub kinds: Vec<CustomResourceDefinition>,
+}
+
+/// Where a control plane is. Enough to use it from another process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Connection {
+    /// The API server's address.
+    pub url: String,
+    /// The folder that holds its certificates and logs.
+    pub folder: PathBuf,
+    /// The path of `kubectl`.
+    pub kubectl: PathBuf,
+}
+
+/// A running control plane.
+pub struct Kubernetes {
+    connection: Connection,
+    authority: Authority,
+    admin: Access,
+    client: kube::Client,
+    control_plane: Option<ControlPlane>,
+}
+
+impl Kubernetes {
+    /// Starts a control plane as part of `run`, in a folder called `name`, and waits until it is of use.
+    pub async fn start(run: &Run, name: &str, options: &Options) -> Result<Self> {
+        let (mut control_plane, connection) = ControlPlane::start(run, name, options.parts).await?;
+        let mut kubernetes = Self::connect(connection).await?;
+        kubernetes.install(&options.kinds).await?;
+        if control_plane.start_controllers().await? {
+            tokio::try_join!(
+                node::register(&kubernetes.client),
+                kubernetes.wait_for_default_account()
+            )?;
+        }
+        kubernetes.control_plane = Some(control_plane);
+        Ok(kubernetes)
+    }
+
+    /// Uses a control plane that another process started.
+    pub async fn connect(connection: Connection) -> Result<Self> {
+        let authority = Authority::load(&connection.folder)?;
+        let admin = Access::certificate(
+            &connection.url,
+            authority.certificate(),
+            "admin",
+            &authority.client("rig:admin", Some("system:masters"))?,
+        );
+        let client = admin.client(FIELD_MANAGER).await?;
+        Ok(Self {
+            connection,
+            authority,
+            admin,
+            client,
+            control_plane: None,
+        })
+    }
+
+    /// Where the control plane is.
+    #[must_use]
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// A client with all rights, known to the audit log by the user agent `rig`.
+    #[must_use]
+    pub fn client(&self) -> kube::Client {
+        self.client.clone()
+    }
+
+    /// The API server's address.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.connection.url
+    }
+
+    /// The certificate authority of the API server, PEM.
+    #[must_use]
+    pub fn ca(&self) -> &str {
+        self.authority.certificate()
+    }
+
+    /// The path of `kubectl`.
+    #[must_use]
+    pub fn kubectl(&self) -> &Path {
+        &self.connection.kubectl
+    }
+
+    /// Access with all rights.
+    #[must_use]
+    pub fn admin(&self) -> &Access {
+        &self.admin
+    }
+
+    /// Access for a user who is known by a client certificate.
+    pub fn user(&self, name: &str, group: Option<&str>) -> Result<Access> {
+        let identity = self.authority.client(name, group)?;
+        Ok(Access::certificate(self.url(), self.ca(), name, &identity))
+    }
+
+    /// Access for the bearer of a token.
+    #[must_use]
+    pub fn bearer(&self, token: &str) -> Access {
+        Access::token(self.url(), self.ca(), token)
+    }
+
+    /// A token of a service account, for an hour. Without an audience it is one for the API server itself.
+    pub async fn token(&self, namespace: &str, account: &str, audiences: &[&str]) -> Result<String> {
+        let request = TokenRequest {
+            spec: TokenRequestSpec {
+                audiences: audiences.iter().map(ToString::to_string).collect(),
+                expiration_seconds: Some(3600),
+                ..TokenRequestSpec::default()
+            },
+            ..TokenRequest::default()
+        };
+        let answer = self
+            .all::<ServiceAccount>(namespace)
+            .create_token_request(account, &PostParams::default(), &request)
+            .await
+            .with_context(|| format!("request a token of {namespace}/{account}"))?;
+        answer
+            .status
+            .map(|status| status.token)
+            .context("the token request was answered without a token")
+    }
+
+    /// Makes a namespace.
+    pub async fn create_namespace(&self, name: &str) -> Result<()> {
+        let namespace = Namespace {
+            metadata: ObjectMeta {
+                name: Some(name.to_owned()),
+                ..ObjectMeta::default()
+            },
+            ..Namespace::default()
+        };
+        Api::all(self.client())
+            .create(&PostParams::default(), &namespace)
+            .await
+            .with_context(|| format!("create the namespace {name}"))?;
+        Ok(())
+    }
+
+    /// Makes a service account.
+    pub async fn create_service_account(&self, namespace: &str, name: &str) -> Result<()> {
+        let account = ServiceAccount {
+            metadata: ObjectMeta {
+                name: Some(name.to_owned()),
+                ..ObjectMeta::default()
+            },
+            ..ServiceAccount::default()
+        };
+        self.all(namespace)
+            .create(&PostParams::default(), &account)
+            .await
+            .with_context(|| format!("create the service account {namespace}/{name}"))?;
+        Ok(())
+    }
+
+    /// Installs kinds, or updates them, and waits until the API server serves them.
+    pub async fn install(&self, kinds: &[CustomResourceDefinition]) -> Result<()> {
+        let api: Api<CustomResourceDefinition> = Api::all(self.client());
+        futures::future::try_join_all(kinds.iter().map(|kind| install_one(&api, kind)))
+            .await
+            .map(drop)
+    }
+
+    /// The audit log.
+    #[must_use]
+    pub fn audit(&self) -> AuditLog {
+        AuditLog::new(control_plane::audit_log(&self.connection.folder), self.client())
+    }
+
+    /// Takes the API server away, as a crash would; etcd keeps its data.
+    pub fn stop_api_server(&self) -> Result<()> {
+        self.control_plane()?.api_server().kill()
+    }
+
+    /// Brings the API server back and waits until it is ready.
+    pub async fn start_api_server(&self) -> Result<()> {
+        let control_plane = self.control_plane()?;
+        control_plane.api_server().start()?;
+        control_plane.wait_for_api_server().await
+    }
+
+    /// No pod can be made before it exists.
+    async fn wait_for_default_account(&self) -> Result<()> {
+        let accounts = self.all::<ServiceAccount>("default");
+        poll::until("the default service account", CONTROLLERS_WITHIN, async || {
+            accounts
+                .get_opt("default")
+                .await
+                .is_ok_and(|account| account.is_some())
+        })
+        .await
+    }
+
+    fn control_plane(&self) -> Result<&ControlPlane> {
+        self.control_plane
+            .as_ref()
+            .context("this control plane belongs to another process: start a private one")
+    }
+
+    fn all<K>(&self, namespace: &str) -> Api<K>
+    where
+        K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client(), namespace)
+    }
+}
+
+async fn install_one(api: &Api<CustomResourceDefinition>, kind: &CustomResourceDefinition) -> Result<()> {
+    let name = kind.metadata.name.as_deref().context("a kind has no name")?;
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    api.patch(name, &params, &Patch::Apply(kind))
+        .await
+        .with_context(|| format!("install {name}"))?;
+    poll::until(name, ESTABLISHED_WITHIN, async || {
+        api.get(name).await.is_ok_and(|kind| is_established(&kind))
+    })
+    .await
+}
+
+fn is_established(kind: &CustomResourceDefinition) -> bool {
+    // Status and its conditions are absent for an instant after creation.
+    let conditions = kind.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|c| c.type_ == "Established" && c.status == "True")
+}
