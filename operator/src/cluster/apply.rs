@@ -1,0 +1,451 @@
+//! The only place that writes Secrets.
+//!
+//! Writes are server-side applies under one field manager and never forced, so another manager's key is a conflict
+//! and not a loss. Every write carries what it was planned on: that the Secret is absent, or its uid and
+//! resourceVersion. A paused process that wakes up with an old plan therefore changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::Method;
+use keyward_core::fault::{Class, Fault};
+use keyward_core::reason::Reason;
+use keyward_core::secret::SecretMap;
+use keyward_crds::{MANAGED_BY, MANAGED_BY_LABEL, OWNER_ANNOTATION};
+use kube::Client;
+use kube::core::Status;
+use serde::Deserialize;
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::ObjectKey;
+use super::call::{APPLY_PATCH, JSON, METADATA_ONLY, Question, Refusal, append, call, segment};
+
+/// The field manager of everything Keyward applies.
+pub const FIELD_MANAGER: &str = "keyward";
+
+/// A resourceVersion that no stored object has: an apply that carries it creates, and conflicts where the object
+/// exists.
+const NEVER_STORED: &str = "1";
+
+/// A Secret as it should be, as far as it is ours.
+pub struct SecretApply<'a> {
+    /// Which Secret.
+    pub key: &'a ObjectKey,
+    /// What the plan rests on.
+    pub precondition: &'a Precondition,
+    /// Our keys: any other key we owned before is removed.
+    pub data: &'a SecretMap,
+    /// Its type; `None` leaves the type to whoever owns the Secret.
+    pub secret_type: Option<&'a str>,
+    /// Our labels.
+    pub labels: &'a BTreeMap<String, String>,
+    /// Our annotations.
+    pub annotations: &'a BTreeMap<String, String>,
+    /// Who we are to the Secret.
+    pub mark: Mark<'a>,
+}
+
+/// Who we are to a Secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark<'a> {
+    /// It is ours as a whole: it carries the managed-by label and the name of its `SyncedSecret`.
+    Owner(&'a str),
+    /// Some of its keys are ours: it carries the name of the `SyncedSecret` alone.
+    Guest(&'a str),
+    /// Nothing is ours any more.
+    None,
+}
+
+/// What a write was planned on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Precondition {
+    /// There is no Secret of that name.
+    Absent,
+    /// It is this one, unchanged.
+    Unchanged {
+        /// Its uid.
+        uid: String,
+        /// Its resourceVersion.
+        resource_version: String,
+    },
+}
+
+/// A Secret after a write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// Its uid.
+    pub uid: String,
+    /// Its resourceVersion.
+    pub resource_version: String,
+    /// Whether it was made by this write.
+    pub created: bool,
+}
+
+/// Writes Secrets. Cheap to clone.
+#[derive(Clone)]
+pub struct SecretWriter {
+    client: Client,
+}
+
+impl SecretWriter {
+    /// A writer over `client`.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// Makes our part of the Secret what `apply` says.
+    ///
+    /// # Errors
+    ///
+    /// `KeyOwnedByOther` names the keys of other managers; class `Conflict` means that the precondition no longer
+    /// holds; class `Ambiguous` that nobody knows whether the write took place.
+    pub async fn apply(&self, apply: &SecretApply<'_>) -> Result<Applied, Fault> {
+        let what = format!("writing Secret {}", apply.key);
+        let question = Question {
+            what: &what,
+            method: Method::PATCH,
+            path: format!("{}?fieldManager={FIELD_MANAGER}", path_of(apply.key)),
+            accept: METADATA_ONLY,
+            body: Some((APPLY_PATCH, body_of(apply))),
+        };
+        let answer = call(&self.client, question)
+            .await
+            .map_err(|refusal| owned_by_other(&what, refusal))?;
+        let written: Written = answer.parse()?;
+        Ok(Applied {
+            uid: written.metadata.uid,
+            resource_version: written.metadata.resource_version,
+            created: answer.status == http::StatusCode::CREATED,
+        })
+    }
+
+    /// Gives up our keys, labels and annotations and leaves what others own. `secret_type` is the type that the
+    /// Secret has: it cannot change, so it stays ours in name.
+    pub async fn release(
+        &self,
+        key: &ObjectKey,
+        unchanged: &Precondition,
+        secret_type: Option<&str>,
+    ) -> Result<Applied, Fault> {
+        self.apply(&SecretApply {
+            key,
+            precondition: unchanged,
+            data: &SecretMap::new(),
+            secret_type,
+            labels: &BTreeMap::new(),
+            annotations: &BTreeMap::new(),
+            mark: Mark::None,
+        })
+        .await
+    }
+
+    /// Deletes the Secret, if it is still the one with this uid and resourceVersion.
+    pub async fn delete(&self, key: &ObjectKey, uid: &str, resource_version: &str) -> Result<(), Fault> {
+        let what = format!("deleting Secret {key}");
+        let options = json!({
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "preconditions": {"uid": uid, "resourceVersion": resource_version},
+        });
+        call(
+            &self.client,
+            Question {
+                what: &what,
+                method: Method::DELETE,
+                path: path_of(key),
+                accept: METADATA_ONLY,
+                body: Some((JSON, Zeroizing::new(options.to_string().into_bytes()))),
+            },
+        )
+        .await?;
+        Ok(())
+    }
+}
+
+/// The path of a Secret.
+pub(super) fn path_of(key: &ObjectKey) -> String {
+    format!(
+        "/api/v1/namespaces/{}/secrets/{}",
+        segment(&key.namespace),
+        segment(&key.name)
+    )
+}
+
+#[derive(Deserialize)]
+struct Written {
+    metadata: WrittenMeta,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WrittenMeta {
+    uid: String,
+    resource_version: String,
+}
+
+/// The apply patch as JSON. It is put together by hand, so that values go from their wiped buffers into one wiped
+/// buffer and through no type that can be printed.
+fn body_of(apply: &SecretApply<'_>) -> Zeroizing<Vec<u8>> {
+    let mut head = json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": metadata_of(apply),
+    });
+    if let Some(secret_type) = apply.secret_type {
+        head["type"] = secret_type.into();
+    }
+    let mut head = head.to_string();
+    if apply.data.is_empty() {
+        return Zeroizing::new(head.into_bytes());
+    }
+    head.pop();
+    let values: usize = apply
+        .data
+        .iter()
+        .map(|(key, value)| key.len() + value.len().div_ceil(3) * 4 + 8)
+        .sum();
+    let mut body = Zeroizing::new(Vec::with_capacity(head.len() + values + 16));
+    append(&mut body, head.as_bytes());
+    append(&mut body, b",\"data\":{");
+    for (index, (key, value)) in apply.data.iter().enumerate() {
+        if index > 0 {
+            append(&mut body, b",");
+        }
+        append(
+            &mut body,
+            serde_json::Value::from(key.as_str()).to_string().as_bytes(),
+        );
+        append(&mut body, b":\"");
+        append(
+            &mut body,
+            Zeroizing::new(STANDARD.encode(value.expose())).as_bytes(),
+        );
+        append(&mut body, b"\"");
+    }
+    append(&mut body, b"}}");
+    body
+}
+
+fn metadata_of(apply: &SecretApply<'_>) -> serde_json::Value {
+    let mut labels = apply.labels.clone();
+    let mut annotations = apply.annotations.clone();
+    match apply.mark {
+        Mark::Owner(name) => {
+            labels.insert(MANAGED_BY_LABEL.into(), MANAGED_BY.into());
+            annotations.insert(OWNER_ANNOTATION.into(), name.into());
+        }
+        Mark::Guest(name) => {
+            annotations.insert(OWNER_ANNOTATION.into(), name.into());
+        }
+        Mark::None => {}
+    }
+    let mut metadata = json!({
+        "namespace": &*apply.key.namespace,
+        "name": &*apply.key.name,
+    });
+    // An empty map would still be owned.
+    if !labels.is_empty() {
+        metadata["labels"] = json!(labels);
+    }
+    if !annotations.is_empty() {
+        metadata["annotations"] = json!(annotations);
+    }
+    match apply.precondition {
+        Precondition::Absent => metadata["resourceVersion"] = NEVER_STORED.into(),
+        Precondition::Unchanged {
+            uid,
+            resource_version,
+        } => {
+            metadata["uid"] = uid.as_str().into();
+            metadata["resourceVersion"] = resource_version.as_str().into();
+        }
+    }
+    metadata
+}
+
+/// Tells a conflict between field managers from one about what the plan rested on.
+fn owned_by_other(what: &str, refusal: Refusal) -> Fault {
+    let Some(status) = refusal
+        .status
+        .as_deref()
+        .filter(|_| refusal.fault.class == Class::Conflict)
+    else {
+        return refusal.fault;
+    };
+    let (fields, managers) = contested(status);
+    if fields.is_empty() {
+        return refusal.fault;
+    }
+    let list = |set: &BTreeSet<String>| set.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+    Fault::new(
+        Class::Permanent,
+        Reason::KeyOwnedByOther,
+        format!("{what}: {} owned by {}", list(&fields), list(&managers)),
+    )
+    .advise("let go of them there, or take keys over by `adoption` with policy `TakeKeys`")
+    .with_request_id(refusal.fault.request_id)
+}
+
+/// The fields that others own, data keys by their bare name, and the managers that own them.
+fn contested(status: &Status) -> (BTreeSet<String>, BTreeSet<String>) {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    let conflicts: Vec<_> = causes
+        .filter(|cause| cause.reason == "FieldManagerConflict")
+        .collect();
+    let fields = conflicts.iter().map(|cause| {
+        let field = cause.field.trim_start_matches('.');
+        match field.strip_prefix("data.") {
+            Some(key) => format!("key `{key}`"),
+            None => format!("`{field}`"),
+        }
+    });
+    // The message is: conflict with "manager" using v1.
+    let managers = conflicts.iter().filter_map(|cause| {
+        let name = cause.message.split('"').nth(1)?;
+        Some(format!("field manager `{name}`"))
+    });
+    (fields.collect(), managers.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::super::call::tests::scripted;
+    use super::*;
+
+    fn data(pairs: &[(&str, &str)]) -> SecretMap {
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).into()))
+            .collect()
+    }
+
+    fn written() -> Value {
+        json!({"kind": "PartialObjectMetadata", "metadata": {"uid": "u1", "resourceVersion": "42"}})
+    }
+
+    async fn write(status: u16, body: Value, precondition: &Precondition) -> (Result<Applied, Fault>, Value) {
+        let (client, seen) = scripted(move |_| (status, body.clone()));
+        let outcome = SecretWriter::new(client)
+            .apply(&SecretApply {
+                key: &ObjectKey::new("apps", "db"),
+                precondition,
+                data: &data(&[("password", "hunter2"), ("tls.crt", "\u{0}\"")]),
+                secret_type: Some("Opaque"),
+                labels: &[("tier".to_owned(), "db".to_owned())].into(),
+                annotations: &BTreeMap::new(),
+                mark: Mark::Owner("db"),
+            })
+            .await;
+        let seen = seen.lock().unwrap()[0].clone();
+        assert_eq!(
+            seen.path,
+            "/api/v1/namespaces/apps/secrets/db?fieldManager=keyward"
+        );
+        assert_eq!(seen.content_type, APPLY_PATCH);
+        assert_eq!(seen.accept, METADATA_ONLY, "no value comes back");
+        (outcome, seen.body)
+    }
+
+    #[tokio::test]
+    async fn a_new_secret_is_applied_only_where_there_is_none() {
+        let (outcome, body) = write(201, written(), &Precondition::Absent).await;
+        assert!(outcome.unwrap().created);
+        assert_eq!(
+            body,
+            json!({
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {
+                    "namespace": "apps", "name": "db", "resourceVersion": "1",
+                    "labels": {"app.kubernetes.io/managed-by": "keyward", "tier": "db"},
+                    "annotations": {"keyward.dev/synced-by": "db"},
+                },
+                "type": "Opaque",
+                "data": {"password": "aHVudGVyMg==", "tls.crt": "ACI="},
+            })
+        );
+    }
+
+    #[tokio::test]
+    async fn a_change_carries_what_it_was_planned_on() {
+        let unchanged = Precondition::Unchanged {
+            uid: "u1".into(),
+            resource_version: "41".into(),
+        };
+        let (outcome, body) = write(200, written(), &unchanged).await;
+        assert_eq!(
+            outcome.unwrap(),
+            Applied {
+                uid: "u1".into(),
+                resource_version: "42".into(),
+                created: false
+            }
+        );
+        assert_eq!(body["metadata"]["uid"], "u1");
+        assert_eq!(body["metadata"]["resourceVersion"], "41");
+    }
+
+    #[tokio::test]
+    async fn a_key_of_another_manager_is_named() {
+        let conflict = json!({"kind": "Status", "code": 409, "reason": "Conflict", "message": "hunter2", "details": {"causes": [
+            {"reason": "FieldManagerConflict", "message": "conflict with \"kubectl\" using v1", "field": ".data.tls.crt"},
+            {"reason": "FieldManagerConflict", "message": "conflict with \"helm\" using v1", "field": ".data.password"},
+        ]}});
+        let fault = write(409, conflict, &Precondition::Absent).await.0.unwrap_err();
+        assert_eq!(fault.reason, Reason::KeyOwnedByOther);
+        assert_eq!(fault.request_id.as_deref(), Some("audit-1"));
+        assert_eq!(
+            fault.message,
+            "writing Secret apps/db: key `password`, key `tls.crt` owned by field manager `helm`, field manager `kubectl`"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_plan_that_was_overtaken_is_a_conflict() {
+        let conflict = json!({"kind": "Status", "code": 409, "reason": "Conflict"});
+        let fault = write(409, conflict, &Precondition::Absent).await.0.unwrap_err();
+        assert_eq!((fault.class, fault.reason), (Class::Conflict, Reason::Conflict));
+    }
+
+    #[tokio::test]
+    async fn a_release_applies_nothing_but_the_type() {
+        let (client, seen) = scripted(|_| (200, written()));
+        let unchanged = Precondition::Unchanged {
+            uid: "u1".into(),
+            resource_version: "41".into(),
+        };
+        SecretWriter::new(client)
+            .release(&ObjectKey::new("apps", "db"), &unchanged, Some("Opaque"))
+            .await
+            .unwrap();
+        assert_eq!(
+            seen.lock().unwrap()[0].body,
+            json!({
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"namespace": "apps", "name": "db", "uid": "u1", "resourceVersion": "41"},
+                "type": "Opaque",
+            })
+        );
+    }
+
+    #[tokio::test]
+    async fn a_deletion_names_the_one_secret() {
+        let (client, seen) = scripted(|_| (200, json!({"kind": "Status", "status": "Success"})));
+        SecretWriter::new(client)
+            .delete(&ObjectKey::new("apps", "db"), "u1", "41")
+            .await
+            .unwrap();
+        let seen = &seen.lock().unwrap()[0];
+        assert_eq!(seen.method, Method::DELETE);
+        assert_eq!(
+            seen.body["preconditions"],
+            json!({"uid": "u1", "resourceVersion": "41"})
+        );
+    }
+}

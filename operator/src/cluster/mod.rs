@@ -1,0 +1,30 @@
+//! The door to Kubernetes: the only place that watches, writes and classifies the API server's answers.
+//!
+//! It knows nothing of stores. No value of a Secret is kept here: watches of Secrets carry metadata alone.
+
+mod apply;
+mod call;
+pub mod conditions;
+mod known;
+mod object_key;
+mod pruned;
+mod read;
+mod rollout;
+mod secret_index;
+mod status;
+pub mod time;
+mod tokens;
+mod watch;
+mod watch_health;
+
+pub use apply::{Applied, FIELD_MANAGER, Mark, Precondition, SecretApply, SecretWriter};
+pub use call::DEADLINE;
+pub use object_key::ObjectKey;
+pub use pruned::Progress;
+pub use read::{ClusterReader, ExistingSecret};
+pub use rollout::RolloutWriter;
+pub use secret_index::{SecretEntry, SecretIndex};
+pub use status::{StatusWrite, StatusWriter};
+pub use tokens::{ApiAudiences, ServiceAccountTokens};
+pub use watch::{WatchEvent, Watches};
+pub use watch_health::{WatchHealth, WatchSnapshot};

@@ -1,0 +1,309 @@
+//! Single reads: a credential, a CA, and an existing Secret with the owners of its keys.
+//!
+//! Values come out as secret bytes, straight from the wiped buffer of the answer. Nothing is kept.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::Method;
+use keyward_core::fault::{Class, Fault};
+use keyward_core::secret::{SecretBytes, SecretMap};
+use keyward_crds::OWNER_ANNOTATION;
+use kube::Client;
+use serde::de::{Error as _, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+use super::apply::{FIELD_MANAGER, path_of};
+use super::call::{JSON, Question, call, segment};
+use super::{ObjectKey, Precondition};
+
+/// A Secret that exists, with who owns what in it.
+pub struct ExistingSecret {
+    /// Its uid.
+    pub uid: String,
+    /// Its resourceVersion.
+    pub resource_version: String,
+    /// Its type.
+    pub secret_type: String,
+    /// Whether it is marked immutable.
+    pub immutable: bool,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// The `SyncedSecret` named by our annotation, where it carries one.
+    pub owner: Option<String>,
+    /// Its keys with the field managers that own each. A key may have no owner at all.
+    pub key_owners: BTreeMap<String, BTreeSet<String>>,
+    /// The values.
+    pub data: SecretMap,
+}
+
+/// Reads single objects. Cheap to clone.
+#[derive(Clone)]
+pub struct ClusterReader {
+    client: Client,
+}
+
+impl ClusterReader {
+    /// A reader over `client`.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// The Secret of that name, or `None` where there is none.
+    pub async fn secret(&self, key: &ObjectKey) -> Result<Option<ExistingSecret>, Fault> {
+        let what = format!("reading Secret {key}");
+        let wire: Option<SecretWire> = self.read(&what, path_of(key)).await?;
+        Ok(wire.map(ExistingSecret::from))
+    }
+
+    /// The text of the ConfigMap of that name, or `None` where there is none.
+    pub async fn config_map(&self, key: &ObjectKey) -> Result<Option<BTreeMap<String, String>>, Fault> {
+        let what = format!("reading ConfigMap {key}");
+        let path = format!(
+            "/api/v1/namespaces/{}/configmaps/{}",
+            segment(&key.namespace),
+            segment(&key.name)
+        );
+        let wire: Option<ConfigMapWire> = self.read(&what, path).await?;
+        Ok(wire.map(|wire| wire.data.unwrap_or_default()))
+    }
+
+    async fn read<T: serde::de::DeserializeOwned>(
+        &self,
+        what: &str,
+        path: String,
+    ) -> Result<Option<T>, Fault> {
+        let question = Question {
+            what,
+            method: Method::GET,
+            path,
+            accept: JSON,
+            body: None,
+        };
+        match call(&self.client, question).await {
+            Ok(answer) => answer.parse().map(Some),
+            Err(refusal) if refusal.fault.class == Class::Absent => Ok(None),
+            Err(refusal) => Err(refusal.fault),
+        }
+    }
+}
+
+impl ExistingSecret {
+    /// That it is still this Secret, unchanged.
+    #[must_use]
+    pub fn unchanged(&self) -> Precondition {
+        Precondition::Unchanged {
+            uid: self.uid.clone(),
+            resource_version: self.resource_version.clone(),
+        }
+    }
+
+    /// Whether `key` is owned by Keyward.
+    #[must_use]
+    pub fn is_ours(&self, key: &str) -> bool {
+        self.key_owners
+            .get(key)
+            .is_some_and(|owners| owners.contains(FIELD_MANAGER))
+    }
+}
+
+#[derive(Deserialize)]
+struct ConfigMapWire {
+    data: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Deserialize)]
+struct SecretWire {
+    metadata: MetaWire,
+    #[serde(default)]
+    r#type: String,
+    #[serde(default)]
+    immutable: bool,
+    data: Option<BTreeMap<String, Encoded>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct MetaWire {
+    uid: String,
+    resource_version: String,
+    deletion_timestamp: Option<String>,
+    annotations: Option<BTreeMap<String, String>>,
+    managed_fields: Option<Vec<ManagedFields>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ManagedFields {
+    #[serde(default)]
+    manager: String,
+    #[serde(default)]
+    operation: String,
+    #[serde(default)]
+    fields_v1: Value,
+}
+
+impl From<SecretWire> for ExistingSecret {
+    fn from(wire: SecretWire) -> Self {
+        let data: SecretMap = wire
+            .data
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(key, value)| (key, value.0))
+            .collect();
+        let mut key_owners: BTreeMap<String, BTreeSet<String>> =
+            data.keys().map(|key| (key.clone(), BTreeSet::new())).collect();
+        for entry in wire.metadata.managed_fields.unwrap_or_default() {
+            for key in keys_in(&entry.fields_v1) {
+                if let Some(owners) = key_owners.get_mut(key) {
+                    owners.insert(manager_of(&entry));
+                }
+            }
+        }
+        Self {
+            uid: wire.metadata.uid,
+            resource_version: wire.metadata.resource_version,
+            secret_type: wire.r#type,
+            immutable: wire.immutable,
+            deleting: wire.metadata.deletion_timestamp.is_some(),
+            owner: wire
+                .metadata
+                .annotations
+                .and_then(|mut annotations| annotations.remove(OWNER_ANNOTATION)),
+            key_owners,
+            data,
+        }
+    }
+}
+
+/// The data keys of a field set, which writes each as `f:<key>`.
+fn keys_in(fields: &Value) -> impl Iterator<Item = &str> {
+    let data = fields.get("f:data").and_then(Value::as_object);
+    data.into_iter()
+        .flat_map(|keys| keys.keys())
+        .filter_map(|key| key.strip_prefix("f:"))
+}
+
+/// A field manager. One that bears our name and did not apply is somebody else, as the API server sees it.
+fn manager_of(entry: &ManagedFields) -> String {
+    if entry.manager == FIELD_MANAGER && entry.operation != "Apply" {
+        format!("{} ({})", entry.manager, entry.operation)
+    } else {
+        entry.manager.clone()
+    }
+}
+
+/// A base64 text that is decoded while it is parsed, so that no copy of it is left behind.
+struct Encoded(SecretBytes);
+
+impl<'de> Deserialize<'de> for Encoded {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Decode;
+        impl Visitor<'_> for Decode {
+            type Value = Encoded;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("base64")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Encoded, E> {
+                // The decoder's own error names a byte of the value.
+                let bytes = STANDARD
+                    .decode(text)
+                    .map_err(|_| E::custom("a value is not base64"))?;
+                Ok(Encoded(SecretBytes::new(bytes)))
+            }
+
+            fn visit_unit<E: serde::de::Error>(self) -> Result<Encoded, E> {
+                Ok(Encoded(SecretBytes::default()))
+            }
+        }
+        deserializer.deserialize_any(Decode).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::call::tests::scripted;
+    use super::*;
+
+    #[tokio::test]
+    async fn owners_are_read_from_managed_fields() {
+        let (client, _) = scripted(|_| {
+            (
+                200,
+                json!({
+                    "metadata": {
+                        "name": "db", "namespace": "apps", "uid": "u1", "resourceVersion": "7",
+                        "annotations": {"keyward.dev/synced-by": "db"},
+                        "managedFields": [
+                            {"manager": "keyward", "operation": "Apply", "fieldsV1": {"f:data": {"f:password": {}}}},
+                            {"manager": "kubectl", "operation": "Update",
+                             "fieldsV1": {"f:data": {".": {}, "f:tls.crt": {}, "f:password": {}}, "f:type": {}}},
+                            {"manager": "keyward", "operation": "Update", "fieldsV1": {"f:data": {"f:other": {}}}},
+                        ],
+                    },
+                    "type": "Opaque",
+                    "data": {"password": "aHVudGVyMg==", "tls.crt": "", "other": null, "unowned": "AA=="},
+                }),
+            )
+        });
+        let secret = ClusterReader::new(client)
+            .secret(&ObjectKey::new("apps", "db"))
+            .await
+            .unwrap()
+            .expect("it exists");
+        assert!(secret.data["password"].same_as(b"hunter2"));
+        assert!(secret.data["other"].is_empty());
+        assert_eq!(secret.owner.as_deref(), Some("db"));
+        assert!(secret.is_ours("password"));
+        assert!(
+            !secret.is_ours("other"),
+            "an update under our name is not our apply"
+        );
+        assert!(secret.key_owners["unowned"].is_empty());
+        assert_eq!(
+            secret.key_owners["password"],
+            ["keyward".to_owned(), "kubectl".to_owned()].into()
+        );
+    }
+
+    #[tokio::test]
+    async fn a_missing_secret_is_no_fault() {
+        let (client, _) = scripted(|_| (404, json!({"kind": "Status", "code": 404, "reason": "NotFound"})));
+        let reader = ClusterReader::new(client);
+        assert!(
+            reader
+                .secret(&ObjectKey::new("apps", "db"))
+                .await
+                .unwrap()
+                .is_none()
+        );
+        assert_eq!(
+            reader.config_map(&ObjectKey::new("apps", "ca")).await.unwrap(),
+            None
+        );
+    }
+
+    #[tokio::test]
+    async fn a_broken_value_is_not_quoted() {
+        let (client, _) = scripted(|_| {
+            (
+                200,
+                json!({"metadata": {"uid": "u", "resourceVersion": "1"}, "data": {"a": "hunter2!"}}),
+            )
+        });
+        let fault = ClusterReader::new(client)
+            .secret(&ObjectKey::new("apps", "db"))
+            .await
+            .err()
+            .expect("it is not base64");
+        assert!(!fault.to_string().contains("hunter2"), "{fault}");
+    }
+}

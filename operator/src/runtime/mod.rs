@@ -1,0 +1,3 @@
+//! What keeps the process in order and knows nothing of secrets or stores: work queue, supervision, metrics, logs.
+
+pub mod queue;
