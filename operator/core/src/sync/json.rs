@@ -49,6 +49,11 @@ impl<'a> Json<'a> {
         Ok(Self(raw.get()))
     }
 
+    /// Length of the source text in bytes.
+    pub(crate) fn len(self) -> usize {
+        self.0.len()
+    }
+
     pub(crate) fn shape(self) -> Shape<'a> {
         match self.0.as_bytes().first() {
             Some(b'n') => Shape::Null,

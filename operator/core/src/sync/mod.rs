@@ -5,4 +5,5 @@ pub mod fields;
 mod json;
 pub mod keys;
 pub mod payload;
+pub mod template;
 pub mod version;
