@@ -1,5 +1,6 @@
-//! What the tests, the demo and the `rig` command share: real servers on any machine.
+//! What the tests, the demo and the `rig` command share: real servers on any machine, and a harness for suites.
 //!
-//! [`rig`] provides the programs and runs them on loopback.
+//! [`rig`] provides the programs and runs them on loopback; [`harness`] runs tests against them.
 
+pub mod harness;
 pub mod rig;

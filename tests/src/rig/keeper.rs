@@ -24,6 +24,8 @@ const ROLE: &str = "KEYWARD_RIG_KEEPER_OF";
 /// What the runner writes to let the run live on without it.
 const RELEASE: &[u8] = b"release";
 
+const FORGOTTEN: &str = "the first call of this program's main must be keeper::serve_if_asked";
+
 /// A kill is answered in milliseconds; a process in the middle of a disk write may take longer.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -45,6 +47,11 @@ pub fn serve_if_asked() {
 impl Keeper {
     /// Starts a keeper for `folder` and waits until it holds the folder's lock.
     pub(super) fn start(folder: &Path) -> Result<Self> {
+        // A program that forgets to serve would start itself without end.
+        ensure!(
+            std::env::var_os(ROLE).is_none(),
+            "started as keeper, but went on: {FORGOTTEN}"
+        );
         let program = std::env::current_exe().context("find the path of this program")?;
         let mut child = Command::new(&program)
             .env(ROLE, folder)
@@ -62,10 +69,7 @@ impl Keeper {
             .stdout
             .take()
             .is_some_and(|mut stdout| stdout.read_exact(&mut word).is_ok());
-        ensure!(
-            ready,
-            "the keeper did not start: the first call of this program's main must be keeper::serve_if_asked"
-        );
+        ensure!(ready, "the keeper did not start: {FORGOTTEN}");
         Ok(Self { child, pipe })
     }
 

@@ -6,13 +6,19 @@
 
 pub mod assets;
 pub mod cache;
+pub mod fleet;
 mod gobuild;
 pub mod http;
+mod journal;
 pub mod keeper;
 pub mod kubernetes;
+pub mod lasting;
 pub mod poll;
 pub mod ports;
 pub mod process;
 pub mod progress;
 pub mod run;
 pub mod tls;
+pub mod vault;
+
+pub use self::journal::Mark;

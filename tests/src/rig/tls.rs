@@ -11,6 +11,9 @@ use rcgen::{
     KeyPair, KeyUsagePurpose,
 };
 
+/// The file of an authority's certificate in the folder of [`Authority::save`].
+pub const CA_FILE: &str = "ca.crt";
+
 /// A certificate authority that lives as long as a run.
 pub struct Authority {
     certificate: String,
@@ -54,7 +57,7 @@ impl Authority {
             let path = folder.join(name);
             fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
         };
-        let certificate = read("ca.crt")?;
+        let certificate = read(CA_FILE)?;
         let issuer = Issuer::from_ca_cert_pem(&certificate, KeyPair::from_pem(&read("ca.key")?)?)?;
         Ok(Self { certificate, issuer })
     }

@@ -1,13 +1,12 @@
 //! Counts what was asked of the API server, from its audit log.
 
-use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde::Deserialize;
 
+use crate::rig::journal::{Journal, Mark};
 use crate::rig::poll;
 
 /// The API server writes an event after it has answered, so a moment may pass.
@@ -15,13 +14,9 @@ const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
 
 /// The audit log of an API server. Requests of the control plane's own programs are not in it.
 pub struct AuditLog {
-    path: PathBuf,
+    journal: Journal,
     client: kube::Client,
 }
-
-/// A place in the log.
-#[derive(Clone, Copy, Debug)]
-pub struct Mark(u64);
 
 /// A request that the API server has answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,54 +41,41 @@ pub struct ApiRequest {
 
 impl AuditLog {
     pub(super) fn new(path: PathBuf, client: kube::Client) -> Self {
-        Self { path, client }
+        Self {
+            journal: Journal::new(path),
+            client,
+        }
     }
 
     /// The present end of the log, behind every request answered so far.
     pub async fn mark(&self) -> Result<Mark> {
         self.settle().await?;
-        Ok(Mark(self.length()?))
+        self.journal.end()
     }
 
     /// The requests since `mark` that have been answered, in the order of their answers. A watch appears when
     /// it ends.
     pub async fn since(&self, mark: Mark) -> Result<Vec<ApiRequest>> {
         self.settle().await?;
-        Ok(self
-            .read(mark.0)?
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Event>(line).ok())
-            .map(ApiRequest::from)
+        let events: Vec<Event> = self.journal.since(mark)?;
+        let requests = events.into_iter().map(ApiRequest::from);
+        Ok(requests
             .filter(|request| !request.uri.starts_with(BARRIER))
             .collect())
     }
 
     /// Sends a request of our own and waits until it is in the log: what was answered before is there too.
     async fn settle(&self) -> Result<()> {
-        let from = self.length()?;
+        let from = self.journal.end()?;
         let barrier = format!("{BARRIER}{}", uuid::Uuid::new_v4());
         self.client
             .request_text(http::Request::get(&barrier).body(Vec::new())?)
             .await?;
         poll::until("the audit log", WRITTEN_WITHIN, async || {
-            self.read(from).is_ok_and(|text| text.contains(&barrier))
+            let events: Vec<Event> = self.journal.since(from).unwrap_or_default();
+            events.iter().any(|event| event.request_uri == barrier)
         })
         .await
-    }
-
-    fn length(&self) -> Result<u64> {
-        let meta = std::fs::metadata(&self.path);
-        Ok(meta
-            .with_context(|| format!("look at {}", self.path.display()))?
-            .len())
-    }
-
-    fn read(&self, from: u64) -> Result<String> {
-        let mut file = File::open(&self.path).with_context(|| format!("open {}", self.path.display()))?;
-        file.seek(SeekFrom::Start(from))?;
-        let mut text = String::new();
-        file.read_to_string(&mut text)?;
-        Ok(text)
     }
 }
 

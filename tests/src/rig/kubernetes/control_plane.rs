@@ -23,6 +23,9 @@ const FIRST_SERVICE_ADDRESS: &str = "10.96.0.1";
 /// The issuer of service account tokens, and the audience of those meant for the API server itself.
 const ISSUER: &str = "https://kubernetes.default.svc";
 
+/// The file of the public keys that verify service account tokens.
+pub(super) const TOKEN_KEYS: &str = "accounts.pub";
+
 /// Only what the suites rely on: each further controller costs memory and start-up time.
 const CONTROLLERS: &str = "namespace,garbagecollector,serviceaccount,serviceaccount-token,root-ca-cert-publisher,\
                            clusterrole-aggregation,deployment,replicaset,statefulset,daemonset,job,cronjob,disruption";
@@ -161,7 +164,7 @@ impl Setting {
             &self.folder.join("accounts.key"),
             accounts.serialize_pem().as_bytes(),
         )?;
-        self.write("accounts.pub", &accounts.public_key_pem())?;
+        self.write(TOKEN_KEYS, &accounts.public_key_pem())?;
         self.write("audit-policy.json", &audit_policy())?;
         self.launch("kube-apiserver", program)
             .arg(format!("--etcd-servers={etcd}"))
@@ -178,10 +181,7 @@ impl Setting {
             .arg(format!("--tls-private-key-file={}", self.path("apiserver.key")))
             .arg(format!("--client-ca-file={}", self.path("ca.crt")))
             .arg(format!("--service-account-issuer={ISSUER}"))
-            .arg(format!(
-                "--service-account-key-file={}",
-                self.path("accounts.pub")
-            ))
+            .arg(format!("--service-account-key-file={}", self.path(TOKEN_KEYS)))
             .arg(format!(
                 "--service-account-signing-key-file={}",
                 self.path("accounts.key")

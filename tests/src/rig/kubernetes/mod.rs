@@ -12,12 +12,14 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 pub use self::access::Access;
-pub use self::audit::{ApiRequest, AuditLog, Mark};
+pub use self::audit::{ApiRequest, AuditLog};
 pub use self::node::{NEVER_READY, READINESS_LABEL};
 
 use self::control_plane::ControlPlane;
@@ -177,6 +179,12 @@ impl Kubernetes {
             .context("the token request was answered without a token")
     }
 
+    /// The public keys, PEM, that verify service account tokens without asking the API server.
+    pub fn token_keys(&self) -> Result<String> {
+        let path = self.connection.folder.join(control_plane::TOKEN_KEYS);
+        std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
+    }
+
     /// Makes a namespace.
     pub async fn create_namespace(&self, name: &str) -> Result<()> {
         let namespace = Namespace {
@@ -206,6 +214,30 @@ impl Kubernetes {
             .create(&PostParams::default(), &account)
             .await
             .with_context(|| format!("create the service account {namespace}/{name}"))?;
+        Ok(())
+    }
+
+    /// Makes a service account, if need be, that may ask the API server whose a token is.
+    pub async fn allow_token_review(&self, namespace: &str, name: &str) -> Result<()> {
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let account = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": name } });
+        self.all::<ServiceAccount>(namespace)
+            .patch(name, &params, &Patch::Apply(&account))
+            .await?;
+        let binding = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": { "name": name },
+            "roleRef": {
+                "apiGroup": "rbac.authorization.k8s.io",
+                "kind": "ClusterRole",
+                "name": "system:auth-delegator",
+            },
+            "subjects": [{ "kind": "ServiceAccount", "namespace": namespace, "name": name }],
+        });
+        Api::<ClusterRoleBinding>::all(self.client())
+            .patch(name, &params, &Patch::Apply(&binding))
+            .await?;
         Ok(())
     }
 

@@ -1,0 +1,21 @@
+//! All suites, in one program: they share the servers.
+
+mod rig;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use keyward_tests::harness::Suite;
+
+fn main() -> Result<ExitCode> {
+    keyward_tests::rig::keeper::serve_if_asked();
+    rig::runs::serve_if_asked()?;
+
+    let kinds = keyward_crds::definitions()
+        .into_iter()
+        .map(|(_, kind)| kind)
+        .collect();
+    let mut suite = Suite::new(kinds)?;
+    rig::register(&mut suite);
+    Ok(suite.run())
+}

@@ -1,0 +1,13 @@
+//! The rig itself: what the other suites take for granted of their servers.
+
+mod kubernetes;
+pub(super) mod runs;
+mod vault;
+
+use keyward_tests::harness::Suite;
+
+pub(super) fn register(suite: &mut Suite) {
+    kubernetes::register(suite);
+    runs::register(suite);
+    vault::register(suite);
+}

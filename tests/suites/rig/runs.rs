@@ -1,0 +1,172 @@
+//! Nothing is left of a run, however its runner ends.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use keyward_tests::harness::{Case, Suite};
+use keyward_tests::rig::poll;
+use keyward_tests::rig::process::Launch;
+use keyward_tests::rig::run::Run;
+use rustix::process::{Pid, Signal};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+/// Makes this program a runner that waits to be ended, in the way that the value says.
+const ROLE: &str = "KEYWARD_TEST_RUNNER";
+
+const CLEAN_WITHIN: Duration = Duration::from_secs(10);
+
+pub(super) fn register(suite: &mut Suite) {
+    keyward_tests::tests!(
+        suite,
+        nothing_is_left_after_kill_9,
+        nothing_is_left_after_ctrl_c,
+        nothing_is_left_after_a_panic,
+        the_next_start_cleans_up_after_a_killed_keeper,
+        the_end_of_the_log_tells_why_a_server_ended,
+        a_paused_server_answers_later,
+    );
+}
+
+/// Plays the runner, if this program was started as one: starts servers, says where, and waits.
+pub(crate) fn serve_if_asked() -> Result<()> {
+    let Some(role) = std::env::var_os(ROLE) else {
+        return Ok(());
+    };
+    let run = Run::start()?;
+    // A server that has a child of its own, which only the mark in its environment gives away.
+    let _server = Launch::new("sleeper", "/bin/sh")
+        .args(["-c", "sleep 600 & wait"])
+        .start(&run)?;
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{}", run.folder().display())?;
+    stdout.flush()?;
+    assert!(role != "panic", "this runner was told to panic");
+    loop {
+        std::thread::park();
+    }
+}
+
+async fn nothing_is_left_after_kill_9(_: Case) -> Result<()> {
+    let mut runner = Runner::start("wait").await?;
+    runner.signal(Signal::KILL)?;
+    runner.expect_nothing_left().await
+}
+
+async fn nothing_is_left_after_ctrl_c(_: Case) -> Result<()> {
+    let mut runner = Runner::start("wait").await?;
+    runner.signal(Signal::INT)?;
+    runner.expect_nothing_left().await
+}
+
+async fn nothing_is_left_after_a_panic(_: Case) -> Result<()> {
+    Runner::start("panic").await?.expect_nothing_left().await
+}
+
+async fn the_next_start_cleans_up_after_a_killed_keeper(_: Case) -> Result<()> {
+    let mut runner = Runner::start("wait").await?;
+    let keeper = format!("KEYWARD_RIG_KEEPER_OF={}", runner.folder.display());
+    for keeper in processes_with(&keeper) {
+        rustix::process::kill_process(keeper, Signal::KILL)?;
+    }
+    let dead = async || processes_with(&keeper).is_empty();
+    poll::until("the keeper to die", CLEAN_WITHIN, dead).await?;
+    runner.signal(Signal::KILL)?;
+    runner.child.wait().await?;
+    assert!(runner.folder.exists(), "without its keeper the run is left over");
+
+    drop(Run::start()?);
+    runner.expect_nothing_left().await
+}
+
+async fn the_end_of_the_log_tells_why_a_server_ended(case: Case) -> Result<()> {
+    let server = Launch::new(case.unique(), "/bin/sh")
+        .args(["-c", "echo the port is taken; exit 3"])
+        .start(case.run().await?)?;
+    let error = server
+        .ready(CLEAN_WITHIN, async || false)
+        .await
+        .expect_err("a server that ended cannot become ready")
+        .to_string();
+    assert!(
+        error.contains("exit status: 3") && error.contains("the port is taken"),
+        "{error}"
+    );
+    Ok(())
+}
+
+async fn a_paused_server_answers_later(case: Case) -> Result<()> {
+    let vault = case.private_vault().await?;
+    vault.pause()?;
+    let answer = tokio::time::timeout(Duration::from_millis(300), vault.api().seal_status()).await;
+    assert!(answer.is_err(), "a paused server must not answer");
+    vault.resume()?;
+    vault.api().seal_status().await?;
+    Ok(())
+}
+
+/// This program, started again as the runner of some servers.
+struct Runner {
+    child: tokio::process::Child,
+    folder: PathBuf,
+}
+
+impl Runner {
+    async fn start(role: &str) -> Result<Self> {
+        let mut child = tokio::process::Command::new(std::env::current_exe()?)
+            .env(ROLE, role)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()?;
+        let mut folder = String::new();
+        BufReader::new(child.stdout.take().context("stdout was piped")?)
+            .read_line(&mut folder)
+            .await?;
+        let folder = PathBuf::from(folder.trim_end());
+        if role == "wait" {
+            let both = async || processes_of(&folder).len() == 2;
+            poll::until("the server and its child to run", CLEAN_WITHIN, both).await?;
+        }
+        Ok(Self { child, folder })
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let id = self
+            .child
+            .id()
+            .and_then(|id| Pid::from_raw(id.cast_signed()))
+            .context("the runner runs")?;
+        Ok(rustix::process::kill_process(id, signal)?)
+    }
+
+    async fn expect_nothing_left(&mut self) -> Result<()> {
+        self.child.wait().await?;
+        poll::until("the run to be gone", CLEAN_WITHIN, async || {
+            !self.folder.exists() && processes_of(&self.folder).is_empty()
+        })
+        .await
+    }
+}
+
+fn processes_of(folder: &Path) -> Vec<Pid> {
+    processes_with(&format!("KEYWARD_RIG_RUN={}", folder.display()))
+}
+
+/// The processes that have a variable in their environment.
+fn processes_with(variable: &str) -> Vec<Pid> {
+    let Ok(all) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    all.flatten()
+        .filter(|entry| {
+            let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+            environment
+                .split(|byte| *byte == 0)
+                .any(|one| one == variable.as_bytes())
+        })
+        .filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?))
+        .collect()
+}
