@@ -2,4 +2,6 @@
 //!
 //! The library holds everything; the binary only calls [`cli`].
 
+pub mod store;
 pub mod stores;
+pub mod sync;

@@ -1,0 +1,279 @@
+//! A store in use: the door with its breaker, its pace and its share of connections.
+//!
+//! One live store serves every object that uses the same store object with the same credential. A store that fails
+//! is asked by one caller at a time; everybody else is told at once, so a dead store costs nobody a deadline.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use keyward_core::fault::{Class, Fault};
+use keyward_core::reason::Reason;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use crate::stores::{Outcome, Store};
+
+/// How fast one store may be asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Requests per second, spread evenly.
+    pub per_second: u32,
+    /// Requests under way at once.
+    pub concurrent: usize,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            per_second: 1_000,
+            concurrent: 32,
+        }
+    }
+}
+
+/// A store in use.
+pub struct LiveStore {
+    /// Tells this instance from every other, also from an earlier one of the same object.
+    pub id: u64,
+    /// `kind namespace/name`, for messages and logs.
+    pub label: Arc<str>,
+    door: Box<dyn Store>,
+    health: Mutex<Health>,
+    slots: Semaphore,
+    pace: Pace,
+    next_slot: Mutex<Option<Instant>>,
+}
+
+/// Whether the store is asked at all.
+#[derive(Default)]
+struct Health {
+    /// The fault that opened the breaker.
+    failing: Option<Fault>,
+    failures: u32,
+    retry_at: Option<Instant>,
+    /// Whether somebody is trying it right now.
+    probing: bool,
+}
+
+/// A change of a store's health that others should hear of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HealthChange {
+    /// Nothing new.
+    None,
+    /// It stopped working.
+    Failed,
+    /// It works again: wake what waits.
+    Recovered,
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+impl LiveStore {
+    /// Puts a door into use.
+    #[must_use]
+    pub fn new(label: Arc<str>, door: Box<dyn Store>, pace: Pace) -> Self {
+        Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            label,
+            door,
+            health: Mutex::default(),
+            slots: Semaphore::new(pace.concurrent),
+            pace,
+            next_slot: Mutex::default(),
+        }
+    }
+
+    /// Asks the store through `call`, paced and guarded.
+    ///
+    /// # Errors
+    /// The store's own fault; or, while it is failing, the fault that says so, without asking it.
+    pub async fn ask<T>(&self, call: impl AsyncFnOnce(&dyn Store) -> Outcome<T>) -> Outcome<T> {
+        self.admit(Instant::now())?;
+        let outcome = self.paced(call).await;
+        self.note(outcome.as_ref().err(), Instant::now());
+        outcome
+    }
+
+    /// Tries a failing store although its breaker is open, and says what that changed.
+    pub async fn check(&self) -> (Outcome<()>, HealthChange) {
+        let outcome = self.paced(async |door| door.check().await).await;
+        let change = self.note(outcome.as_ref().err(), Instant::now());
+        (outcome, change)
+    }
+
+    /// Ends the session.
+    pub async fn close(&self) {
+        self.door.close().await;
+    }
+
+    /// Why the store is not asked at present, and when it is tried again.
+    #[must_use]
+    pub fn failing(&self) -> Option<(Fault, Instant)> {
+        let health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        Some((health.failing.clone()?, health.retry_at?))
+    }
+
+    async fn paced<T>(&self, call: impl AsyncFnOnce(&dyn Store) -> Outcome<T>) -> Outcome<T> {
+        let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
+        tokio::time::sleep_until(self.take_turn(Instant::now())).await;
+        call(self.door.as_ref()).await
+    }
+
+    /// The instant at which this caller's turn comes: turns are `1 / per_second` apart.
+    fn take_turn(&self, now: Instant) -> Instant {
+        let gap = Duration::from_secs(1) / self.pace.per_second.max(1);
+        let mut next = self.next_slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = next.map_or(now, |planned| planned.max(now));
+        *next = Some(turn + gap);
+        turn
+    }
+
+    /// Lets one caller through to a failing store whose time has come, and nobody else.
+    fn admit(&self, now: Instant) -> Outcome<()> {
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(fault) = &health.failing else {
+            return Ok(());
+        };
+        if !health.probing && health.retry_at.is_some_and(|at| at <= now) {
+            health.probing = true;
+            return Ok(());
+        }
+        Err(fault.clone())
+    }
+
+    fn note(&self, fault: Option<&Fault>, now: Instant) -> HealthChange {
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        health.probing = false;
+        let Some(fault) = fault.filter(|fault| concerns_the_whole_store(fault)) else {
+            let was_failing = health.failing.take().is_some();
+            health.failures = 0;
+            health.retry_at = None;
+            return if was_failing {
+                HealthChange::Recovered
+            } else {
+                HealthChange::None
+            };
+        };
+        let change = if health.failing.is_none() {
+            HealthChange::Failed
+        } else {
+            HealthChange::None
+        };
+        health.failures = health.failures.saturating_add(1);
+        let wait = fault.retry_after.unwrap_or_else(|| retry_wait(health.failures));
+        health.retry_at = Some(now + wait);
+        health.failing = Some(fault.clone());
+        change
+    }
+}
+
+/// Whether a fault says something about the store and not only about the place that was read.
+fn concerns_the_whole_store(fault: &Fault) -> bool {
+    match fault.class {
+        Class::Sealed | Class::Throttled | Class::Transient => true,
+        Class::Denied | Class::Permanent | Class::Absent => matches!(
+            fault.reason,
+            Reason::CredentialRejected
+                | Reason::CredentialMissing
+                | Reason::TlsFailed
+                | Reason::AddressRefused
+        ),
+        Class::Conflict | Class::Ambiguous => false,
+    }
+}
+
+/// From a quarter of a second up to two seconds: trying a dead store is one request, and everything waits for it.
+fn retry_wait(failures: u32) -> Duration {
+    Duration::from_millis(250).saturating_mul(1 << failures.saturating_sub(1).min(3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stores::{FindQuery, Found, Probe, ReadOutcome, RemoteRef};
+    use futures::FutureExt as _;
+    use futures::future::BoxFuture;
+
+    struct Scripted(Mutex<Vec<Outcome<()>>>);
+
+    impl Store for Scripted {
+        fn probe<'a>(&'a self, _: &'a RemoteRef) -> BoxFuture<'a, Outcome<Probe>> {
+            async { Ok(Probe::NeedsRead) }.boxed()
+        }
+        fn read<'a>(&'a self, _: &'a RemoteRef) -> BoxFuture<'a, Outcome<ReadOutcome>> {
+            unreachable!("the tests only check")
+        }
+        fn find<'a>(&'a self, _: &'a FindQuery) -> BoxFuture<'a, Outcome<Vec<Found>>> {
+            unreachable!("the tests only check")
+        }
+        fn check(&self) -> BoxFuture<'_, Outcome<()>> {
+            async { self.0.lock().unwrap().pop().unwrap_or(Ok(())) }.boxed()
+        }
+        fn close(&self) -> BoxFuture<'_, ()> {
+            async {}.boxed()
+        }
+    }
+
+    fn store(script: Vec<Outcome<()>>) -> LiveStore {
+        LiveStore::new(
+            "test".into(),
+            Box::new(Scripted(Mutex::new(script))),
+            Pace::default(),
+        )
+    }
+
+    fn down() -> Fault {
+        Fault::new(
+            Class::Transient,
+            Reason::StoreUnavailable,
+            "connecting to the store timed out",
+        )
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failing_store_is_asked_by_one_caller_when_its_time_comes() {
+        let store = store(vec![]);
+        assert_eq!(store.note(Some(&down()), Instant::now()), HealthChange::Failed);
+        assert!(store.admit(Instant::now()).is_err(), "too early");
+        tokio::time::advance(Duration::from_secs(3)).await;
+        assert!(store.admit(Instant::now()).is_ok(), "one may try");
+        assert!(store.admit(Instant::now()).is_err(), "only one");
+        assert_eq!(store.note(None, Instant::now()), HealthChange::Recovered);
+        assert!(store.admit(Instant::now()).is_ok());
+        assert!(store.admit(Instant::now()).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_check_closes_the_breaker() {
+        let store = store(vec![Ok(()), Err(down())]);
+        assert_eq!(store.check().await.1, HealthChange::Failed);
+        assert!(store.failing().is_some());
+        assert_eq!(store.check().await.1, HealthChange::Recovered);
+        assert!(store.failing().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn turns_never_come_faster_than_the_pace() {
+        let pace = Pace {
+            per_second: 100,
+            concurrent: 4,
+        };
+        let store = LiveStore::new("test".into(), Box::new(Scripted(Mutex::new(vec![]))), pace);
+        let now = Instant::now();
+        let turns: Vec<_> = (0..50).map(|_| store.take_turn(now)).collect();
+        assert_eq!(turns[49] - turns[0], Duration::from_millis(490));
+    }
+
+    #[test]
+    fn a_denied_path_says_nothing_about_the_store() {
+        let denied = Fault::new(Class::Denied, Reason::RemoteDenied, "reading was denied");
+        assert!(!concerns_the_whole_store(&denied));
+        let rejected = Fault::new(
+            Class::Denied,
+            Reason::CredentialRejected,
+            "the login was rejected",
+        );
+        assert!(concerns_the_whole_store(&rejected));
+    }
+}
