@@ -2,8 +2,10 @@
 
 pub mod decode;
 pub mod fields;
+pub mod grant;
 mod json;
 pub mod keys;
+pub mod path;
 pub mod payload;
 pub mod template;
 pub mod version;
