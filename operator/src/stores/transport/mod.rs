@@ -106,6 +106,7 @@ const CREDENTIAL_HEADERS: [HeaderName; 4] = [
 
 impl TransportOptions {
     /// System roots, verification on, `https` only, 5 s to connect, 10 s and 4 MiB per call, 32 connections.
+    #[must_use]
     pub fn new(addresses: Arc<AddressPolicy>) -> Self {
         Self {
             ca_pem: None,
@@ -125,9 +126,9 @@ impl TransportOptions {
 impl Transport {
     /// Prepares the pool; nothing is sent yet. A base that is an address, not a name, is checked here, since no
     /// name will be resolved later.
-    pub fn new(base: &Url, options: TransportOptions) -> Outcome<Self> {
+    pub fn new(base: &Url, options: &TransportOptions) -> Outcome<Self> {
         let peer = peer_of(base)?;
-        check_scheme(base, &options)?;
+        check_scheme(base, options)?;
         dial::check_literal(base, &options.addresses)?;
 
         let mut target = base.clone();
@@ -140,7 +141,7 @@ impl Transport {
             Arc::clone(&options.addresses),
         );
         let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls::client_config(&options)?)
+            .tls_backend_preconfigured(tls::client_config(options)?)
             .dns_resolver(resolver)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -168,7 +169,8 @@ impl Transport {
 
     /// Sends one request and reads the whole answer, within the deadline and the cap.
     pub async fn send(&self, request: Request) -> Outcome<Response> {
-        let _slot = self.calls.acquire().await.expect("the semaphore is never closed");
+        // An error would mean a closed semaphore, which this one never is.
+        let _slot = self.calls.acquire().await;
         match tokio::time::timeout(self.deadline, self.exchange(request)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(failure::deadline(&self.peer, self.deadline)),

@@ -38,7 +38,7 @@ fn hello(_: &Seen) -> Answer {
 }
 
 async fn fault_of(base: &Url, options: TransportOptions) -> Fault {
-    let transport = match Transport::new(base, options) {
+    let transport = match Transport::new(base, &options) {
         Ok(transport) => transport,
         Err(fault) => return fault,
     };
@@ -51,7 +51,7 @@ async fn a_call_carries_method_path_headers_and_body_and_gives_back_the_answer()
         StandIn::plain(|seen| Answer::Whole(201, vec![("x-id".into(), "7".into())], seen.body.clone())).await;
     let mut base = server.url();
     base.set_path("/below/");
-    let transport = Transport::new(&base, options()).unwrap();
+    let transport = Transport::new(&base, &options()).unwrap();
     let every_byte: Vec<u8> = (0..=255).collect();
     let answer = transport
         .send(Request {
@@ -78,7 +78,7 @@ async fn a_redirect_is_an_answer_and_the_token_goes_nowhere_else() {
     let other = StandIn::plain(hello).await;
     let target = other.url().to_string();
     let server = StandIn::plain(move |_| Answer::json(307, "").with_header("location", &target)).await;
-    let transport = Transport::new(&server.url(), options()).unwrap();
+    let transport = Transport::new(&server.url(), &options()).unwrap();
     let answer = transport.send(get("/x")).await.unwrap();
     assert_eq!(answer.status, StatusCode::TEMPORARY_REDIRECT);
     assert_eq!(server.seen().len(), 1);
@@ -94,7 +94,7 @@ async fn a_body_over_the_cap_is_refused_and_one_at_the_cap_is_not() {
     .await;
     let transport = Transport::new(
         &server.url(),
-        TransportOptions {
+        &TransportOptions {
             max_body: 1000,
             ..options()
         },
@@ -151,7 +151,7 @@ async fn calls_above_the_number_of_connections_wait_for_their_turn() {
         deadline: Duration::from_millis(300),
         ..options()
     };
-    let transport = Transport::new(&server.url(), one).unwrap();
+    let transport = Transport::new(&server.url(), &one).unwrap();
     let (hung, fine) = tokio::join!(transport.send(get("/hang")), transport.send(get("/fine")));
     assert_eq!(hung.unwrap_err().reason, Reason::StoreUnavailable);
     assert_eq!(fine.unwrap().status, StatusCode::OK);
@@ -217,7 +217,7 @@ async fn only_the_given_ca_is_trusted() {
     let (_, other_ca) = StandIn::tls("localhost", hello).await;
     let base = server.url_by_name("localhost");
     let with = |ca_pem| TransportOptions { ca_pem, ..options() };
-    let transport = Transport::new(&base, with(Some(ca))).unwrap();
+    let transport = Transport::new(&base, &with(Some(ca))).unwrap();
     assert_eq!(transport.send(get("/x")).await.unwrap().status, StatusCode::OK);
 
     let fault = fault_of(&base, with(Some(other_ca))).await;
@@ -232,7 +232,7 @@ async fn only_the_given_ca_is_trusted() {
         verify: false,
         ..options()
     };
-    let transport = Transport::new(&base, unverified).unwrap();
+    let transport = Transport::new(&base, &unverified).unwrap();
     assert_eq!(transport.send(get("/x")).await.unwrap().status, StatusCode::OK);
 }
 
@@ -250,7 +250,7 @@ async fn a_wrong_name_fails_and_the_server_name_puts_it_right() {
             assert_eq!(fault.reason, Reason::TlsFailed);
             assert!(fault.message.contains("is for another name"), "{fault}");
         }
-        let transport = Transport::new(&base, with(Some("vault.test"))).unwrap();
+        let transport = Transport::new(&base, &with(Some("vault.test"))).unwrap();
         assert_eq!(transport.send(get("/x")).await.unwrap().status, StatusCode::OK);
     }
     let by_address = TransportOptions {
@@ -298,7 +298,7 @@ async fn addresses_that_are_no_base_are_refused() {
 #[tokio::test]
 async fn a_path_cannot_lead_to_another_host() {
     let server = StandIn::plain(hello).await;
-    let transport = Transport::new(&server.url(), options()).unwrap();
+    let transport = Transport::new(&server.url(), &options()).unwrap();
     for path in ["@evil.test/", ".evil.test/", "9/x", ""] {
         assert_eq!(
             transport.send(get(path)).await.unwrap_err().reason,
@@ -320,10 +320,10 @@ async fn nothing_public_shows_a_credential() {
         ..options()
     };
     let mut shown = format!("{options:?} {:?}", options.identity);
-    let fault = Transport::new(&server.url(), options).unwrap_err();
+    let fault = Transport::new(&server.url(), &options).unwrap_err();
     shown.push_str(&format!("{fault:?}"));
 
-    let transport = Transport::new(&server.url(), super::tests::options()).unwrap();
+    let transport = Transport::new(&server.url(), &super::tests::options()).unwrap();
     let request = Request {
         body: Some(CANARY.into()),
         ..get("/x")
