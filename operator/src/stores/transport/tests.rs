@@ -1,5 +1,6 @@
 //! The transport against stand-ins: what it refuses, what it cuts off, what it shows.
 
+use std::fmt::Write as _;
 use std::time::Instant;
 
 use super::stand_in::{Answer, Seen, StandIn};
@@ -321,23 +322,22 @@ async fn nothing_public_shows_a_credential() {
     };
     let mut shown = format!("{options:?} {:?}", options.identity);
     let fault = Transport::new(&server.url(), &options).unwrap_err();
-    shown.push_str(&format!("{fault:?}"));
+    write!(shown, "{fault:?}").unwrap();
 
     let transport = Transport::new(&server.url(), &super::tests::options()).unwrap();
     let request = Request {
         body: Some(CANARY.into()),
         ..get("/x")
     };
-    shown.push_str(&format!("{transport:?} {request:?}"));
+    write!(shown, "{transport:?} {request:?}").unwrap();
     let answer = transport.send(request).await.unwrap();
     assert!(answer.body.same_as(CANARY.as_bytes()));
-    shown.push_str(&format!(
-        "{answer:?} {:?}",
-        credential_header(CANARY.as_bytes()).unwrap()
-    ));
-    shown.push_str(&format!(
+    write!(shown, "{answer:?} {:?}", credential_header(CANARY.as_bytes())).unwrap();
+    write!(
+        shown,
         "{:?}",
         credential_header(format!("{CANARY}\n").as_bytes()).unwrap_err()
-    ));
+    )
+    .unwrap();
     assert!(!shown.contains(CANARY), "{shown}");
 }

@@ -1,1 +1,146 @@
-//! The door to Vault and OpenBao.
+//! The door to Vault and OpenBao: KV version 1 and 2, six ways to log in, one session per store.
+//!
+//! The client library serves as vocabulary: its typed requests and answers travel over our own transport
+//! (`wire`), because its executor keeps bodies in errors, prints tokens and follows its own rules for TLS.
+
+mod attempts;
+mod classify;
+mod client;
+mod config;
+mod endpoints;
+mod find;
+mod kv;
+mod login;
+mod session;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use std::fmt;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use http::StatusCode;
+use keyward_core::fault::{Class, Fault};
+use keyward_core::reason::Reason;
+use vaultrs::api::sys::requests::ReadHealthRequest;
+
+use self::classify::refused;
+use self::client::Client;
+pub use self::config::{KvVersion, VaultAuth, VaultConfig};
+use self::find::Finder;
+use self::kv::Mount;
+use self::session::Session;
+use self::wire::{Caller, Wire, namespace_header};
+use super::transport::Transport;
+use super::{FindQuery, Found, Outcome, Place, Probe, ReadOutcome, RemoteRef, Store};
+
+/// One KV mount with one session.
+pub struct VaultStore {
+    mount: Mount,
+    finder: Finder,
+}
+
+impl VaultStore {
+    /// Checks the configuration; nothing is sent yet.
+    pub fn new(config: VaultConfig) -> Outcome<Self> {
+        let VaultConfig {
+            address,
+            namespace,
+            login_namespace,
+            mount,
+            kv_version,
+            transport,
+            auth,
+        } = config;
+        auth.check()?;
+        let namespace = namespace.as_deref().map(namespace_header).transpose()?;
+        let login_namespace = login_namespace.as_deref().map(namespace_header).transpose()?;
+        let wire = Arc::new(Wire::new(Transport::new(&address, &transport)?));
+        let session = Session::new(
+            Arc::clone(&wire),
+            auth,
+            login_namespace.or_else(|| namespace.clone()),
+        );
+        let client = Client {
+            wire,
+            session,
+            namespace,
+        };
+        Ok(Self {
+            mount: Mount::new(client, &mount, kv_version)?,
+            finder: Finder::new(),
+        })
+    }
+
+    /// Shows that the server answers and is unsealed. The server neither asks for a token here nor writes an
+    /// audit record.
+    async fn health(&self) -> Outcome<()> {
+        let request = ReadHealthRequest {
+            standbyok: Some(true),
+            perfstandbyok: Some(true),
+            ..ReadHealthRequest::default()
+        };
+        let wire = &self.mount.client.wire;
+        let answer = wire.call(&request, Caller::default()).await?;
+        let what = format!("asking `{}` for its health", wire.peer());
+        match answer.status {
+            // 403 and 404: a proxy in front hides it, and the server answered all the same.
+            StatusCode::OK | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => Ok(()),
+            // In a health answer the status alone tells, without a word in the body.
+            StatusCode::SERVICE_UNAVAILABLE => Err(Fault::new(
+                Class::Sealed,
+                Reason::StoreSealed,
+                format!("`{}` is sealed", wire.peer()),
+            )
+            .advise("unseal it; everything resumes by itself")),
+            _ => Err(refused(&answer, &what)),
+        }
+    }
+}
+
+impl Store for VaultStore {
+    fn probe<'a>(&'a self, place: &'a RemoteRef) -> BoxFuture<'a, Outcome<Probe>> {
+        Box::pin(async move { self.mount.probe(path_of(place)?, place.version).await })
+    }
+
+    fn read<'a>(&'a self, place: &'a RemoteRef) -> BoxFuture<'a, Outcome<ReadOutcome>> {
+        Box::pin(async move { self.mount.read(path_of(place)?, place.version).await })
+    }
+
+    fn find<'a>(&'a self, query: &'a FindQuery) -> BoxFuture<'a, Outcome<Vec<Found>>> {
+        Box::pin(self.finder.find(&self.mount, query))
+    }
+
+    fn check(&self) -> BoxFuture<'_, Outcome<()>> {
+        Box::pin(async move {
+            self.health().await?;
+            self.mount.client.session.pass().await?;
+            self.mount.check().await
+        })
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.mount.client.session.close())
+    }
+}
+
+impl fmt::Debug for VaultStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VaultStore")
+            .field("mount", &self.mount.name)
+            .finish_non_exhaustive()
+    }
+}
+
+fn path_of(place: &RemoteRef) -> Outcome<&str> {
+    match &place.place {
+        Place::Path(path) => Ok(path),
+        Place::Name(_) | Place::Uuid(_) | Place::Container(_) => Err(Fault::new(
+            Class::Permanent,
+            Reason::SpecInvalid,
+            "a Vault store is read by path",
+        )
+        .advise("give a path, not a name or a UUID")),
+    }
+}
