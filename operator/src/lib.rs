@@ -2,6 +2,8 @@
 //!
 //! The library holds everything; the binary only calls [`cli`].
 
+pub mod cluster;
+pub mod runtime;
 pub mod store;
 pub mod stores;
 pub mod sync;
