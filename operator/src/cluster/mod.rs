@@ -5,6 +5,7 @@
 mod apply;
 mod call;
 pub mod conditions;
+pub mod events;
 mod known;
 mod object_key;
 mod pruned;

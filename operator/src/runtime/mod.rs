@@ -1,3 +1,6 @@
 //! What keeps the process in order and knows nothing of secrets or stores: work queue, supervision, metrics, logs.
 
+pub mod clock;
+pub mod logs;
 pub mod queue;
+pub mod supervisor;
