@@ -103,23 +103,12 @@ impl SecretWriter {
     /// `KeyOwnedByOther` names the keys of other managers; class `Conflict` means that the precondition no longer
     /// holds; class `Ambiguous` that nobody knows whether the write took place.
     pub async fn apply(&self, apply: &SecretApply<'_>) -> Result<Applied, Fault> {
-        let what = format!("writing Secret {}", apply.key);
-        let question = Question {
-            what: &what,
-            method: Method::PATCH,
-            path: format!("{}?fieldManager={FIELD_MANAGER}", path_of(apply.key)),
-            accept: METADATA_ONLY,
-            body: Some((APPLY_PATCH, body_of(apply))),
-        };
-        let answer = call(&self.client, question)
-            .await
-            .map_err(|refusal| owned_by_other(&what, refusal))?;
-        let written: Written = answer.parse()?;
-        Ok(Applied {
-            uid: written.metadata.uid,
-            resource_version: written.metadata.resource_version,
-            created: answer.status == http::StatusCode::CREATED,
-        })
+        self.send(apply, false).await
+    }
+
+    /// Makes a Secret that nobody can change any more.
+    pub(super) async fn create_immutable(&self, apply: &SecretApply<'_>) -> Result<Applied, Fault> {
+        self.send(apply, true).await
     }
 
     /// Gives up our keys, labels and annotations and leaves what others own. `secret_type` is the type that the
@@ -163,6 +152,26 @@ impl SecretWriter {
         .await?;
         Ok(())
     }
+
+    async fn send(&self, apply: &SecretApply<'_>, immutable: bool) -> Result<Applied, Fault> {
+        let what = format!("writing Secret {}", apply.key);
+        let question = Question {
+            what: &what,
+            method: Method::PATCH,
+            path: format!("{}?fieldManager={FIELD_MANAGER}", path_of(apply.key)),
+            accept: METADATA_ONLY,
+            body: Some((APPLY_PATCH, body_of(apply, immutable))),
+        };
+        let answer = call(&self.client, question)
+            .await
+            .map_err(|refusal| owned_by_other(&what, refusal))?;
+        let written: Written = answer.parse()?;
+        Ok(Applied {
+            uid: written.metadata.uid,
+            resource_version: written.metadata.resource_version,
+            created: answer.status == http::StatusCode::CREATED,
+        })
+    }
 }
 
 /// The path of a Secret.
@@ -188,7 +197,7 @@ struct WrittenMeta {
 
 /// The apply patch as JSON. It is put together by hand, so that values go from their wiped buffers into one wiped
 /// buffer and through no type that can be printed.
-fn body_of(apply: &SecretApply<'_>) -> Zeroizing<Vec<u8>> {
+fn body_of(apply: &SecretApply<'_>, immutable: bool) -> Zeroizing<Vec<u8>> {
     let mut head = json!({
         "apiVersion": "v1",
         "kind": "Secret",
@@ -196,6 +205,9 @@ fn body_of(apply: &SecretApply<'_>) -> Zeroizing<Vec<u8>> {
     });
     if let Some(secret_type) = apply.secret_type {
         head["type"] = secret_type.into();
+    }
+    if immutable {
+        head["immutable"] = true.into();
     }
     let mut head = head.to_string();
     if apply.data.is_empty() {
