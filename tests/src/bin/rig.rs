@@ -54,7 +54,10 @@ fn up() -> Result<ExitCode> {
         .into_iter()
         .map(|(_, kind)| kind)
         .collect();
-    let fleet = runtime.block_on(Fleet::start(&run, kinds))?;
+    let fleet = runtime.block_on(Fleet::start(&run, kinds));
+    // After an error nobody wants to wait for the builds that are still under way.
+    runtime.shutdown_background();
+    let fleet = fleet?;
     fleet.save_access(run.folder())?;
     // Up to here a Ctrl-C ends everything; from here on `rig down` does.
     lasting::leave(&run, &fleet.connections())?;

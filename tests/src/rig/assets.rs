@@ -48,12 +48,31 @@ struct Facts {
     source: Option<&'static GoModule>,
 }
 
+/// Refuses a variable that names no program, before minutes are spent on building other programs.
+pub fn check_variables() -> Result<()> {
+    Program::ALL
+        .into_iter()
+        .try_for_each(|program| program.facts().from_variable().map(drop))
+}
+
 /// The paths of programs, in their order.
 pub async fn provide_all(programs: Vec<Program>) -> Result<Vec<PathBuf>> {
     tokio::task::spawn_blocking(move || programs.into_iter().map(Program::provide).collect()).await?
 }
 
 impl Program {
+    const ALL: [Self; 9] = [
+        Self::Etcd,
+        Self::KubeApiserver,
+        Self::KubeControllerManager,
+        Self::KubeScheduler,
+        Self::Kubectl,
+        Self::Kwok,
+        Self::Vault,
+        Self::OpenBao,
+        Self::Helm,
+    ];
+
     /// The path of the program, built now if there is no other way. Blocks, for minutes if it must build.
     pub fn provide(self) -> Result<PathBuf> {
         if let Some(path) = self.handed_in()? {
@@ -70,12 +89,13 @@ impl Program {
         let inputs = source.inputs(facts.name);
         let inputs: Vec<(&str, &[u8])> = inputs.iter().map(|(label, bytes)| (*label, &**bytes)).collect();
         let entry = cache::provide(facts.name, &inputs, |staging, progress| {
-            gobuild::build(source, facts.name, staging, progress).with_context(|| {
-                format!(
-                    "{} can also be handed in: set {} to its path",
-                    facts.name, facts.variable
-                )
-            })
+            gobuild::build(source, facts.name, staging, progress)
+        });
+        let entry = entry.with_context(|| {
+            format!(
+                "{} was not built (you can set {} to its path instead)",
+                facts.name, facts.variable
+            )
         })?;
         Ok(entry.join(facts.name))
     }
@@ -83,14 +103,7 @@ impl Program {
     /// The path of a program that the user set by variable or has on `PATH` in a fitting version.
     pub fn handed_in(self) -> Result<Option<PathBuf>> {
         let facts = self.facts();
-        if let Some(path) = std::env::var_os(facts.variable).filter(|value| !value.is_empty()) {
-            let path = PathBuf::from(path);
-            ensure!(
-                is_executable(&path),
-                "{} names no program: {}",
-                facts.variable,
-                path.display()
-            );
+        if let Some(path) = facts.from_variable()? {
             return Ok(Some(path));
         }
         if let Some(folder) = std::env::var_os("KUBEBUILDER_ASSETS") {
@@ -158,6 +171,22 @@ impl Program {
                 source: Some(&gobuild::HELM),
             },
         }
+    }
+}
+
+impl Facts {
+    fn from_variable(&self) -> Result<Option<PathBuf>> {
+        let path = std::env::var_os(self.variable).filter(|value| !value.is_empty());
+        let Some(path) = path.map(PathBuf::from) else {
+            return Ok(None);
+        };
+        ensure!(
+            is_executable(&path),
+            "{} names no program: {}",
+            self.variable,
+            path.display()
+        );
+        Ok(Some(path))
     }
 }
 

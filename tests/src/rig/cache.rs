@@ -64,7 +64,7 @@ fn provide_in(
     }
     fs::create_dir(&staging).with_context(|| format!("create {}", staging.display()))?;
     let progress = Progress::start(name);
-    build(&staging, &progress).with_context(|| format!("provide {name}"))?;
+    build(&staging, &progress)?;
     fs::rename(&staging, &entry).with_context(|| format!("put {} in place", entry.display()))?;
     progress.done();
     Ok(entry)

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 
+use super::assets;
 use super::kubernetes::{Kubernetes, Options, Parts};
 use super::lasting::Connections;
 use super::run::Run;
@@ -26,6 +27,7 @@ pub struct Fleet {
 impl Fleet {
     /// Starts all servers at the same time, so that it takes as long as the slowest.
     pub async fn start(run: &Run, kinds: Vec<CustomResourceDefinition>) -> Result<Self> {
+        assets::check_variables()?;
         let options = Options {
             parts: Parts::Whole,
             kinds,

@@ -1,6 +1,7 @@
 //! The rig itself: what the other suites take for granted of their servers.
 
 mod kubernetes;
+mod provide;
 pub(super) mod runs;
 mod vault;
 
@@ -8,6 +9,7 @@ use keyward_tests::harness::Suite;
 
 pub(super) fn register(suite: &mut Suite) {
     kubernetes::register(suite);
+    provide::register(suite);
     runs::register(suite);
     vault::register(suite);
 }
