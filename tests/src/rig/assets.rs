@@ -52,7 +52,7 @@ struct Facts {
 pub fn check_variables() -> Result<()> {
     Program::ALL
         .into_iter()
-        .try_for_each(|program| program.facts().from_variable().map(drop))
+        .try_for_each(|program| program.facts().set_by_variable().map(drop))
 }
 
 /// The paths of programs, in their order.
@@ -103,7 +103,7 @@ impl Program {
     /// The path of a program that the user set by variable or has on `PATH` in a fitting version.
     pub fn handed_in(self) -> Result<Option<PathBuf>> {
         let facts = self.facts();
-        if let Some(path) = facts.from_variable()? {
+        if let Some(path) = facts.set_by_variable()? {
             return Ok(Some(path));
         }
         if let Some(folder) = std::env::var_os("KUBEBUILDER_ASSETS") {
@@ -175,7 +175,7 @@ impl Program {
 }
 
 impl Facts {
-    fn from_variable(&self) -> Result<Option<PathBuf>> {
+    fn set_by_variable(&self) -> Result<Option<PathBuf>> {
         let path = std::env::var_os(self.variable).filter(|value| !value.is_empty());
         let Some(path) = path.map(PathBuf::from) else {
             return Ok(None);
