@@ -142,8 +142,9 @@ pub(super) fn build(module: &GoModule, program: &str, staging: &Path, progress: 
         fs::write(source.join(name), text).with_context(|| format!("write {name}"))?;
     }
 
-    progress.say("downloading modules");
+    progress.say("fetching modules that are not in Go's cache");
     let total = count_packages(&source, module.package(program))?;
+    progress.say("compiling and linking");
     let mut arguments = module.arguments(program);
     let package = arguments.pop().expect("the package is the last argument");
     let output = staging.join(program);
