@@ -81,7 +81,7 @@ impl WatchState {
         self.heard_at.store(elapsed, Ordering::Relaxed);
     }
 
-    pub(super) fn synced(&self) {
+    pub(crate) fn synced(&self) {
         self.synced.store(true, Ordering::Release);
     }
 
