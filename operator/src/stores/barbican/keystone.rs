@@ -1,0 +1,234 @@
+//! The calls to Keystone: log in, give the token back.
+//!
+//! A password is sent only to what has just shown itself to be Keystone, and without a scope first: that answer is
+//! about the password alone. A wrong project is told by the second call, which takes a token, so that it is never
+//! mistaken for a wrong password.
+
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
+use keyward_core::fault::{Class, Fault};
+use keyward_core::reason::Reason;
+use keyward_core::secret::SecretBytes;
+use url::Url;
+
+use super::catalog::Grant;
+use super::classify::{Answered, request_id};
+use super::config::{CredentialRef, DomainRef, KeystoneAuth, ProjectRef, UserRef, keystone_root};
+use super::lockout::{CredentialFingerprint, LoginGate, Refusal, Stakes};
+use super::login_body::{login_body, rescope_body};
+use super::now;
+use crate::stores::Outcome;
+use crate::stores::transport::{Request, Response, Transport, TransportOptions, credential_header};
+
+/// Carries the caller's token.
+pub(super) const AUTH_TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
+/// Carries the token a call is about.
+const SUBJECT_TOKEN: HeaderName = HeaderName::from_static("x-subject-token");
+const TOKENS: &str = "/v3/auth/tokens";
+
+/// One Keystone with one credential.
+pub(super) struct Keystone {
+    transport: Transport,
+    root: Url,
+    auth: KeystoneAuth,
+}
+
+/// A token and what came with it.
+pub(super) struct Login {
+    pub(super) token: SecretBytes,
+    pub(super) grant: Grant,
+}
+
+impl Keystone {
+    pub(super) fn new(auth_url: &Url, auth: KeystoneAuth, options: &TransportOptions) -> Outcome<Self> {
+        let root = keystone_root(auth_url)?;
+        // An unusable secret is told when the store is built, not at its first use.
+        login_body(&auth)?;
+        Ok(Self {
+            transport: Transport::new(&root, options)?,
+            root,
+            auth,
+        })
+    }
+
+    /// Logs in for the project, at most once per refused password.
+    pub(super) async fn log_in(&self, gate: &LoginGate) -> Outcome<Login> {
+        match &self.auth {
+            KeystoneAuth::ApplicationCredential { .. } => {
+                gate.attempt(self.fingerprint(gate), Stakes::Harmless, self.authenticate())
+                    .await
+            }
+            KeystoneAuth::Password { project, .. } => {
+                let unscoped = gate
+                    .attempt(self.fingerprint(gate), Stakes::LocksOut, self.authenticate())
+                    .await?;
+                self.rescope(&unscoped.token, project).await
+            }
+        }
+    }
+
+    /// Gives the token back. Nobody needs the answer: the token ends by itself soon.
+    pub(super) async fn revoke(&self, token: &SecretBytes) -> Outcome<()> {
+        let value = credential_header(token.expose())?;
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTH_TOKEN, value.clone());
+        headers.insert(SUBJECT_TOKEN, value);
+        self.send(Method::DELETE, TOKENS, headers, None).await?;
+        Ok(())
+    }
+
+    async fn authenticate(&self) -> Result<Login, Refusal> {
+        self.greet().await.map_err(Refusal::Unjudged)?;
+        let body = login_body(&self.auth).map_err(Refusal::Unjudged)?;
+        let answer = self
+            .post_tokens(body)
+            .await
+            // The connection stood a moment ago, so the credential may well have arrived.
+            .map_err(Refusal::Doubtful)?;
+        match answer.status {
+            StatusCode::CREATED | StatusCode::OK => login(&answer).map_err(Refusal::Unjudged),
+            StatusCode::UNAUTHORIZED => Err(Refusal::Rejected(self.rejected(&answer))),
+            StatusCode::INTERNAL_SERVER_ERROR | StatusCode::GATEWAY_TIMEOUT => {
+                Err(Refusal::Doubtful(refused(&answer)))
+            }
+            _ => Err(Refusal::Unjudged(refused(&answer))),
+        }
+    }
+
+    /// Asks for the version, which needs no login.
+    async fn greet(&self) -> Outcome<()> {
+        let answer = self.send(Method::GET, "/v3", HeaderMap::new(), None).await?;
+        if answer.status.is_server_error() || answer.status == StatusCode::TOO_MANY_REQUESTS {
+            return Err(refused(&answer));
+        }
+        let version = serde_json::from_slice::<serde_json::Value>(answer.body.expose())
+            .ok()
+            .filter(|_| answer.status == StatusCode::OK)
+            .and_then(|body| Some(body.get("version")?.get("id")?.as_str()?.starts_with("v3")));
+        if version == Some(true) {
+            Ok(())
+        } else {
+            Err(Fault::new(
+                Class::Permanent,
+                Reason::StoreProtocol,
+                format!(
+                    "what answers at `{}` is not Keystone v3; no credential was sent",
+                    self.transport.peer()
+                ),
+            )
+            .advise("check the auth URL")
+            .with_request_id(request_id(&answer.headers)))
+        }
+    }
+
+    async fn rescope(&self, unscoped: &SecretBytes, project: &ProjectRef) -> Outcome<Login> {
+        let body = rescope_body(unscoped, project)?;
+        let answer = self.post_tokens(body).await?;
+        match answer.status {
+            StatusCode::CREATED | StatusCode::OK => login(&answer),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => Err(Fault::new(
+                Class::Denied,
+                Reason::CredentialRejected,
+                "Keystone accepts the password and gives no token for the project",
+            )
+            .advise("check the project's name and domain, and that the user has a role in it")
+            .with_request_id(request_id(&answer.headers))),
+            _ => Err(refused(&answer)),
+        }
+    }
+
+    async fn post_tokens(&self, body: SecretBytes) -> Outcome<Response> {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        self.send(Method::POST, TOKENS, headers, Some(body)).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: Option<SecretBytes>,
+    ) -> Outcome<Response> {
+        let request = Request {
+            method,
+            path_and_query: path.to_owned(),
+            headers,
+            body,
+        };
+        self.transport.send(request).await
+    }
+
+    fn rejected(&self, answer: &Response) -> Fault {
+        let (message, advice) = match self.auth {
+            KeystoneAuth::ApplicationCredential { .. } => (
+                "Keystone refuses the application credential",
+                "check its id and secret, that it has not expired, and that its user still has the role",
+            ),
+            KeystoneAuth::Password { .. } => (
+                "Keystone refuses the password",
+                "put the right user and password into the Secret; this one is not sent again, \
+                 so that the user is not locked out",
+            ),
+        };
+        Fault::new(Class::Denied, Reason::CredentialRejected, message)
+            .advise(advice)
+            .with_request_id(request_id(&answer.headers))
+    }
+
+    /// Everything that decides whether Keystone accepts the secret, and nothing that does not.
+    fn fingerprint(&self, gate: &LoginGate) -> CredentialFingerprint {
+        let root = self.root.as_str().as_bytes();
+        let mut fields = vec![root];
+        match &self.auth {
+            KeystoneAuth::ApplicationCredential { credential, secret } => {
+                match credential {
+                    CredentialRef::Id(id) => fields.extend([b"credential-id".as_slice(), id.as_bytes()]),
+                    CredentialRef::Name { name, user } => {
+                        fields.extend([b"credential-name".as_slice(), name.as_bytes()]);
+                        fields.extend(user_fields(user));
+                    }
+                }
+                fields.push(secret.expose());
+            }
+            KeystoneAuth::Password { user, password, .. } => {
+                fields.push(b"password");
+                fields.extend(user_fields(user));
+                fields.push(password.expose());
+            }
+        }
+        gate.fingerprint(&fields)
+    }
+}
+
+fn user_fields(user: &UserRef) -> Vec<&[u8]> {
+    match user {
+        UserRef::Id(id) => vec![b"id", id.as_bytes()],
+        UserRef::Name { name, domain } => match domain {
+            DomainRef::Id(id) => vec![b"name", name.as_bytes(), b"domain-id", id.as_bytes()],
+            DomainRef::Name(domain) => vec![b"name", name.as_bytes(), b"domain-name", domain.as_bytes()],
+        },
+    }
+}
+
+fn login(answer: &Response) -> Outcome<Login> {
+    let token = answer
+        .headers
+        .get(SUBJECT_TOKEN)
+        .filter(|token| !token.is_empty())
+        .ok_or_else(|| {
+            Fault::new(
+                Class::Transient,
+                Reason::StoreProtocol,
+                "Keystone answered the login without a token",
+            )
+        })?;
+    Ok(Login {
+        token: SecretBytes::new(token.as_bytes().to_vec()),
+        grant: Grant::parse(answer.body.expose(), now())?,
+    })
+}
+
+fn refused(answer: &Response) -> Fault {
+    Answered::by("Keystone", "logging in", answer).fault()
+}

@@ -1,0 +1,382 @@
+//! One listing of the project for many names.
+//!
+//! A refresh of a thousand names should cost the pages of the project and not a thousand requests, and a single name
+//! in a huge project should cost one request and not all its pages. [`Demand`] decides which, [`Listings`] acts.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use keyward_core::fault::{Class, Fault};
+use keyward_core::reason::Reason;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::api::{Api, Listed};
+use super::flight::Flight;
+use super::now;
+use super::snapshot::Snapshot;
+use super::wire::Entry;
+use crate::stores::{Outcome, Place};
+
+/// Beyond this many pages a project is never listed whole.
+const MOST_PAGES: usize = 500;
+/// How many pages of secrets with names like one name are read.
+const MOST_PAGES_OF_A_NAME: usize = 10;
+/// How many answers for single names are kept.
+const MOST_ALONE: usize = 1_000;
+
+/// How old an answer may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Age {
+    /// As old as the listing, but from each listing only once: whoever asks again wants to see what changed since.
+    OncePerListing,
+    /// As old as the listing: the second half of a question whose first half it has answered.
+    AsListed,
+    /// From now.
+    Now,
+}
+
+/// Answers for names and ids, by listings where that is cheaper.
+pub(super) struct Listings {
+    shared: Arc<Shared>,
+    /// A run for names may end early where one for everything may not, so the two are not shared.
+    for_names: Flight<Option<Arc<Snapshot>>>,
+    for_all: Flight<Option<Arc<Snapshot>>>,
+}
+
+struct Shared {
+    api: Arc<Api>,
+    age: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    snapshot: Option<Arc<Snapshot>>,
+    /// Answers for names that were asked for alone.
+    alone: HashMap<String, Arc<Snapshot>>,
+    demand: Demand,
+}
+
+/// What there is to answer with.
+enum Current {
+    Answers(Arc<Snapshot>),
+    /// There is a listing, and the caller wants something newer.
+    TooOld,
+    None,
+}
+
+impl Listings {
+    /// Listings answer for `age` from the moment they are asked for.
+    pub(super) fn new(api: Arc<Api>, age: Duration) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                api,
+                age,
+                state: Mutex::default(),
+            }),
+            for_names: Flight::default(),
+            for_all: Flight::default(),
+        }
+    }
+
+    /// What is alive under exactly this name, the newest first.
+    pub(super) async fn named(&self, name: &str, age: Age) -> Outcome<Vec<Entry>> {
+        if let Some(snapshot) = self.snapshot(&Place::Name(name.to_owned()), age).await? {
+            return Ok(snapshot.named(name, now()));
+        }
+        if age == Age::AsListed
+            && let Some(snapshot) = self.shared.state().alone.get(name)
+            && snapshot.taken.elapsed() < self.shared.age
+        {
+            return Ok(snapshot.named(name, now()));
+        }
+        let snapshot = Arc::new(self.shared.list_like(name).await?);
+        self.shared.state().keep_alone(name, &snapshot);
+        Ok(snapshot.named(name, now()))
+    }
+
+    /// The secret of this id, if a listing that is worth its cost shows it.
+    pub(super) async fn listed(&self, id: Uuid, age: Age) -> Outcome<Option<Entry>> {
+        let snapshot = self.snapshot(&Place::Uuid(id.to_string()), age).await?;
+        Ok(snapshot.and_then(|snapshot| snapshot.by_id(id, now())))
+    }
+
+    /// The newest of each name that begins with `prefix`, by name.
+    pub(super) async fn newest_below(&self, prefix: &str) -> Outcome<Vec<Entry>> {
+        // No secret is at a path, so a search cannot be taken for a name.
+        let place = Place::Path(prefix.to_owned());
+        let current = self
+            .shared
+            .state()
+            .take(&place, Age::OncePerListing, self.shared.age);
+        let snapshot = match current {
+            Current::Answers(snapshot) => snapshot,
+            Current::TooOld | Current::None => self.everything().await?,
+        };
+        self.shared.state().demand.serve(&place);
+        Ok(snapshot.newest_below(prefix, now()))
+    }
+
+    async fn everything(&self) -> Outcome<Arc<Snapshot>> {
+        let shared = Arc::clone(&self.shared);
+        let run = self
+            .for_all
+            .join(|| async move { shared.list(|pages| pages > MOST_PAGES).await });
+        run.await?.ok_or_else(|| {
+            Fault::new(
+                Class::Permanent,
+                Reason::FindLimit,
+                format!("searching the project: it has more than {MOST_PAGES} pages of secrets"),
+            )
+            .advise("name the secrets one by one")
+        })
+    }
+
+    /// A listing to answer for `place`; `None` where it is better asked for alone.
+    async fn snapshot(&self, place: &Place, age: Age) -> Outcome<Option<Arc<Snapshot>>> {
+        {
+            let mut state = self.shared.state();
+            match state.take(place, age, self.shared.age) {
+                Current::Answers(snapshot) => return Ok(Some(snapshot)),
+                Current::TooOld => return Ok(None),
+                Current::None => {}
+            }
+            if age != Age::OncePerListing || !state.demand.ask(place, Instant::now(), self.shared.age) {
+                return Ok(None);
+            }
+        }
+        let shared = Arc::clone(&self.shared);
+        let run = self.for_names.join(|| async move {
+            let too_long = |pages| !shared.state().demand.is_worth(pages);
+            shared.list(too_long).await
+        });
+        let snapshot = run.await?;
+        if snapshot.is_some() {
+            self.shared.state().demand.serve(place);
+        }
+        Ok(snapshot)
+    }
+}
+
+impl Shared {
+    async fn list(self: &Arc<Self>, too_long: impl FnMut(usize) -> bool) -> Outcome<Option<Arc<Snapshot>>> {
+        let taken = Instant::now();
+        match self.api.list(None, too_long).await? {
+            Listed::Whole { entries, pages } => {
+                let snapshot = Arc::new(Snapshot::new(entries, pages, taken));
+                self.state().keep(&snapshot);
+                self.forget_later(&snapshot);
+                Ok(Some(snapshot))
+            }
+            Listed::TooLong(pages) => {
+                self.state().demand.pages = pages;
+                Ok(None)
+            }
+        }
+    }
+
+    async fn list_like(&self, name: &str) -> Outcome<Snapshot> {
+        let taken = Instant::now();
+        let like = self.api.list(Some(name), |pages| pages > MOST_PAGES_OF_A_NAME);
+        match like.await? {
+            Listed::Whole { mut entries, pages } => {
+                entries.retain(|entry| *entry.name == *name);
+                Ok(Snapshot::new(entries, pages, taken))
+            }
+            Listed::TooLong(_) => Err(Fault::new(
+                Class::Permanent,
+                Reason::FindLimit,
+                "looking for a secret by name: too many secrets have names like it",
+            )
+            .advise("name the secret by its UUID")),
+        }
+    }
+
+    /// Frees the memory of a listing that is too old to be used.
+    fn forget_later(self: &Arc<Self>, snapshot: &Arc<Snapshot>) {
+        let (shared, taken) = (Arc::downgrade(self), snapshot.taken);
+        let end = taken + self.age;
+        tokio::spawn(async move {
+            tokio::time::sleep_until(end).await;
+            if let Some(shared) = shared.upgrade() {
+                shared.state().forget(taken);
+            }
+        });
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The listing there is, if it may answer for `place`.
+    fn take(&mut self, place: &Place, age: Age, oldest: Duration) -> Current {
+        let Some(snapshot) = &self.snapshot else {
+            return Current::None;
+        };
+        if snapshot.taken.elapsed() >= oldest {
+            return Current::None;
+        }
+        let may = match age {
+            Age::OncePerListing => self.demand.serve(place),
+            Age::AsListed => true,
+            Age::Now => false,
+        };
+        if may {
+            Current::Answers(Arc::clone(snapshot))
+        } else {
+            Current::TooOld
+        }
+    }
+
+    fn keep(&mut self, snapshot: &Arc<Snapshot>) {
+        self.demand.listed(snapshot.pages);
+        self.alone.clear();
+        self.snapshot = Some(Arc::clone(snapshot));
+    }
+
+    fn keep_alone(&mut self, name: &str, snapshot: &Arc<Snapshot>) {
+        if self.alone.len() >= MOST_ALONE {
+            self.alone.clear();
+        }
+        self.alone.insert(name.to_owned(), Arc::clone(snapshot));
+    }
+
+    fn forget(&mut self, taken: Instant) {
+        if self.snapshot.as_ref().is_some_and(|kept| kept.taken == taken) {
+            self.snapshot = None;
+            self.demand.rest();
+        }
+    }
+}
+
+/// How much is asked, against what a listing costs. Plain state over a clock that is handed in.
+#[derive(Debug, Default)]
+struct Demand {
+    /// Pages of the project when it was last seen; 0 when it never was.
+    pages: usize,
+    /// Places asked for since the window began, or answered for by the newest listing.
+    asked: HashSet<Place>,
+    window: Option<Instant>,
+    /// How many places it was the last time: a wave of that size is likely to come again.
+    before: usize,
+}
+
+impl Demand {
+    /// Notes that a listing answers for `place`; `false` if it has done so before.
+    fn serve(&mut self, place: &Place) -> bool {
+        self.asked.insert(place.clone())
+    }
+
+    /// Notes that `place` is asked for while there is no listing; says whether one should be made.
+    fn ask(&mut self, place: &Place, now: Instant, window: Duration) -> bool {
+        match self.window {
+            Some(began) if now.duration_since(began) < window => {}
+            began => {
+                if began.is_some() {
+                    self.rest();
+                }
+                self.window = Some(now);
+            }
+        }
+        self.asked.insert(place.clone());
+        self.is_worth(self.pages)
+    }
+
+    /// Whether a listing of this many pages is no dearer than a request per place.
+    fn is_worth(&self, pages: usize) -> bool {
+        pages <= MOST_PAGES && pages <= self.asked.len().max(self.before).max(1)
+    }
+
+    /// Notes that a listing has been made: from now on, `asked` holds what it answers for.
+    fn listed(&mut self, pages: usize) {
+        self.pages = pages;
+        self.asked.clear();
+    }
+
+    /// Keeps only the size of what was asked.
+    fn rest(&mut self) {
+        self.before = self.asked.len();
+        self.asked = HashSet::new();
+        self.window = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WINDOW: Duration = Duration::from_secs(10);
+
+    fn place(n: usize) -> Place {
+        Place::Name(n.to_string())
+    }
+
+    #[test]
+    fn a_project_of_one_page_is_listed_at_once() {
+        assert!(Demand::default().ask(&place(0), Instant::now(), WINDOW));
+    }
+
+    #[test]
+    fn few_names_in_a_large_project_are_asked_for_alone() {
+        let mut demand = Demand {
+            pages: 20,
+            ..Demand::default()
+        };
+        let mut now = Instant::now();
+        for round in 0..50 {
+            for name in 0..10 {
+                assert!(!demand.ask(&place(name), now, WINDOW), "round {round}");
+                assert!(
+                    !demand.ask(&place(name), now, WINDOW),
+                    "the same name counts once"
+                );
+            }
+            now += WINDOW;
+        }
+    }
+
+    #[test]
+    fn a_wave_is_listed_for_and_the_next_one_from_its_first_name_on() {
+        let mut demand = Demand {
+            pages: 10,
+            ..Demand::default()
+        };
+        let mut now = Instant::now();
+        let asked_alone = (0..100)
+            .take_while(|name| !demand.ask(&place(*name), now, WINDOW))
+            .count();
+        assert_eq!(asked_alone, 9);
+        demand.listed(10);
+        for name in 9..1000 {
+            assert!(demand.serve(&place(name)));
+        }
+        demand.rest();
+
+        now += Duration::from_hours(1);
+        assert!(demand.ask(&place(0), now, WINDOW));
+        demand.listed(10);
+        assert!(demand.serve(&place(0)));
+        assert!(!demand.serve(&place(0)), "the same place twice wants news");
+        demand.rest();
+
+        now += Duration::from_hours(1);
+        assert!(
+            !demand.ask(&place(0), now, WINDOW),
+            "the last wave was a single name"
+        );
+    }
+
+    #[test]
+    fn a_project_beyond_the_cap_is_never_listed_for_names() {
+        let mut demand = Demand {
+            pages: MOST_PAGES + 1,
+            ..Demand::default()
+        };
+        let now = Instant::now();
+        assert!((0..2000).all(|name| !demand.ask(&place(name), now, WINDOW)));
+    }
+}

@@ -1,0 +1,92 @@
+//! No secret shows up in anything that can be printed.
+
+use std::fmt::{Debug, Display};
+
+use keyward_core::fault::Fault;
+
+use super::super::BarbicanStore;
+use super::super::lockout::{RejectedCredentials, RejectedInMemory};
+use super::super::testing::{Secret, credential, gate, password};
+use super::*;
+use crate::stores::FindQuery;
+use crate::stores::transport::stand_in::Answer;
+
+fn silent(thing: &(impl Debug + ?Sized)) {
+    assert!(!format!("{thing:?} {thing:#?}").contains(CANARY));
+}
+
+fn quiet(fault: &Fault) {
+    silent(fault);
+    shown(fault);
+}
+
+fn shown(thing: &impl Display) {
+    assert!(!thing.to_string().contains(CANARY));
+}
+
+#[tokio::test]
+async fn no_fault_repeats_what_a_server_said() {
+    type Trouble = fn() -> Answer;
+    let statuses: [Trouble; 8] = [
+        || Answer::json(400, CANARY),
+        || Answer::json(401, CANARY),
+        || Answer::json(403, CANARY),
+        || Answer::json(404, CANARY),
+        || Answer::json(406, CANARY).with_header("x-openstack-request-id", &format!("<{CANARY}>")),
+        || Answer::json(500, CANARY),
+        || Answer::json(200, CANARY),
+        || Answer::Cut(CANARY.into()),
+    ];
+    for trouble in statuses {
+        let cloud = Cloud::start(vec![Secret::new(1, "db", 1)]).await;
+        cloud.state().login_fault = Some(trouble);
+        quiet(&cloud.store().check().await.unwrap_err());
+    }
+    let faults: [fn(&crate::stores::transport::stand_in::Seen) -> Option<Answer>; 4] = [
+        |_| Some(Answer::json(400, CANARY)),
+        |_| Some(Answer::json(401, CANARY)),
+        |_| Some(Answer::json(500, CANARY)),
+        |_| Some(Answer::json(200, CANARY)),
+    ];
+    for fault in faults {
+        let cloud = Cloud::start(vec![Secret::new(1, "db", 1)]).await;
+        cloud.state().fault = Some(fault);
+        let store = cloud.store();
+        quiet(&store.check().await.unwrap_err());
+        quiet(&store.probe(&name("db")).await.unwrap_err());
+        quiet(&store.read(&id(1)).await.err().unwrap());
+        let everything = FindQuery {
+            prefix: String::new(),
+            tags: std::collections::BTreeMap::new(),
+            limit: 9,
+        };
+        quiet(&store.find(&everything).await.unwrap_err());
+    }
+}
+
+#[tokio::test]
+async fn no_printable_type_holds_a_secret() {
+    let cloud = Cloud::start(vec![Secret::new(1, "db", 1)]).await;
+    let store = cloud.store();
+    silent(&store.probe(&name("db")).await.unwrap());
+
+    let gate = gate();
+    let rejected = RejectedInMemory::default();
+    let fingerprint = gate.fingerprint(&[CANARY.as_bytes()]);
+    rejected.remember(fingerprint).await;
+    silent(&rejected);
+    silent(&fingerprint);
+
+    let wrong = BarbicanStore::new(cloud.config(password(&format!("{CANARY}\u{0}"))), gate)
+        .ok()
+        .unwrap();
+    for _ in 0..2 {
+        quiet(&wrong.check().await.unwrap_err());
+    }
+    let binary = cloud.config(credential(""));
+    quiet(
+        &BarbicanStore::new(binary, super::super::testing::gate())
+            .err()
+            .unwrap(),
+    );
+}
