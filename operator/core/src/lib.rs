@@ -5,7 +5,9 @@
 //! reads the dependency tree and fails when a client or a runtime finds its way in.
 
 pub mod address;
+pub mod backoff;
 pub mod fault;
 pub mod reason;
+pub mod schedule;
 pub mod secret;
 pub mod sync;

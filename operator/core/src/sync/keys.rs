@@ -7,7 +7,7 @@ use std::fmt;
 
 use crate::fault::{Class, Fault};
 use crate::reason::Reason;
-use crate::secret::SecretBytes;
+use crate::secret::{SecretBytes, SecretMap};
 
 /// The most bytes that the values of one Secret may have together. The API server counts values only, decoded, and
 /// not the names of the keys.
@@ -127,6 +127,12 @@ pub fn merge(sources: Vec<SourceKeys>, rule: ConflictRule) -> Result<DataMap, Ke
         }
     }
     Ok(merged.into_iter().map(|(key, (_, value))| (key, value)).collect())
+}
+
+/// The same values under plain names, for templates, fingerprints and writes.
+#[must_use]
+pub fn into_secret_map(data: DataMap) -> SecretMap {
+    data.into_iter().map(|(key, value)| (key.into(), value)).collect()
 }
 
 /// Refuses what the API server would refuse for its size.

@@ -1,11 +1,15 @@
 //! The decisions of sync: from what stores hold to what a Secret should hold.
 
+pub mod absence;
 pub mod decode;
 pub mod fields;
+pub mod fingerprint;
 pub mod grant;
 mod json;
 pub mod keys;
+pub mod ownership;
 pub mod path;
 pub mod payload;
+pub mod rollout;
 pub mod template;
 pub mod version;

@@ -30,6 +30,8 @@ pub struct Reader<'a> {
     pub namespace: &'a str,
     /// The labels of that namespace.
     pub labels: &'a Labels,
+    /// The environment that the namespace is labelled with.
+    pub environment: Option<&'a str>,
 }
 
 /// What is to be read.
@@ -57,9 +59,6 @@ pub struct Refusal {
     /// The rules that were looked at: all of them where none admits the namespace, else those that do.
     pub rules: Vec<String>,
 }
-
-/// The label of a namespace that says which environment it belongs to.
-pub const ENVIRONMENT_LABEL: &str = "keyward.dev/environment";
 
 impl AccessRule {
     /// A rule. Where both names and a selector are given, both must admit the namespace; with neither, none is.
@@ -114,7 +113,7 @@ impl AccessRule {
 
 /// Refuses a namespace that is labelled with another environment than the store's. Holds for every kind of store.
 pub fn check_environment(store: Option<&str>, reader: Reader<'_>) -> Result<(), Refusal> {
-    match (store, reader.labels.get(ENVIRONMENT_LABEL)) {
+    match (store, reader.environment) {
         (Some(store), Some(namespace)) if store != namespace => Err(Refusal {
             reason: Reason::EnvironmentRefused,
             message: format!(
@@ -231,13 +230,21 @@ mod tests {
         AccessRule::new(name, Some(namespaces), None, paths).unwrap()
     }
 
+    fn reader<'a>(namespace: &'a str, labels: &'a Labels, environment: Option<&'a str>) -> Reader<'a> {
+        Reader {
+            namespace,
+            labels,
+            environment,
+        }
+    }
+
     fn outcome(
         rules: &[AccessRule],
         namespace: &str,
         labels: &Labels,
         wanted: Wanted<'_>,
     ) -> Result<String, Reason> {
-        decide(rules, Some("prod"), Reader { namespace, labels }, &[wanted])
+        decide(rules, Some("prod"), reader(namespace, labels, None), &[wanted])
             .map(|rules| rules[0].to_owned())
             .map_err(|refusal| refusal.reason)
     }
@@ -283,10 +290,7 @@ mod tests {
         let rules = [named("r", &["shop"], &["a/*"])];
         let (good, bad) = (path("a/b"), path("b/a"));
         let labels = Labels::new();
-        let reader = Reader {
-            namespace: "shop",
-            labels: &labels,
-        };
+        let reader = reader("shop", &labels, None);
         let both = decide(&rules, None, reader, &[Wanted::Path(&good), Wanted::Path(&bad)]);
         assert_eq!(both.map_err(|refusal| refusal.reason), Err(Reason::PathRefused));
     }
@@ -301,7 +305,7 @@ mod tests {
         let by_label = AccessRule::new("r", None::<Vec<String>>, Some(selector), ["**"]).unwrap();
         let nobody = AccessRule::new("r", None::<Vec<String>>, None, ["**"]).unwrap();
         let (team, other) = (labels(&[("team", "a")]), labels(&[("team", "b")]));
-        let admits = |rule: &AccessRule, namespace, labels| rule.admits(Reader { namespace, labels });
+        let admits = |rule: &AccessRule, namespace, labels| rule.admits(reader(namespace, labels, None));
         assert!(admits(&both, "shop", &team));
         assert!(!admits(&both, "shop", &other) && !admits(&both, "till", &team));
         assert!(admits(&by_label, "till", &team) && !admits(&by_label, "till", &other));
@@ -312,20 +316,20 @@ mod tests {
     fn another_environment_is_refused_before_anything_else() {
         let rules = [named("r", &["shop"], &["**"])];
         let place = path("a");
-        let of = |environment: &str| {
-            outcome(
+        let labels = Labels::new();
+        let of = |environment| {
+            decide(
                 &rules,
-                "shop",
-                &labels(&[(ENVIRONMENT_LABEL, environment)]),
-                Wanted::Path(&place),
+                Some("prod"),
+                reader("shop", &labels, environment),
+                &[Wanted::Path(&place)],
             )
+            .map(|rules| rules[0].to_owned())
+            .map_err(|refusal| refusal.reason)
         };
-        assert_eq!(of("staging"), Err(Reason::EnvironmentRefused));
-        assert_eq!(of("prod"), Ok("r".to_owned()));
-        assert_eq!(
-            outcome(&rules, "shop", &Labels::new(), Wanted::Path(&place)),
-            Ok("r".to_owned())
-        );
+        assert_eq!(of(Some("staging")), Err(Reason::EnvironmentRefused));
+        assert_eq!(of(Some("prod")), Ok("r".to_owned()));
+        assert_eq!(of(None), Ok("r".to_owned()));
     }
 
     #[test]
@@ -335,10 +339,7 @@ mod tests {
             named("banks", &["bank"], &["b/*"]),
         ];
         let labels = Labels::new();
-        let reader = |namespace| Reader {
-            namespace,
-            labels: &labels,
-        };
+        let reader = |namespace| reader(namespace, &labels, None);
         let place = path("b/x");
         let refusal = decide(&rules, None, reader("shop"), &[Wanted::Path(&place)]).unwrap_err();
         assert_eq!(

@@ -1,0 +1,107 @@
+//! How long to wait after a failure: longer with each one in a row, never in step with others.
+
+use std::time::Duration;
+
+use crate::fault::{Class, Fault};
+
+/// A growing delay between two bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    /// The delay after the first failure.
+    pub first: Duration,
+    /// No delay is longer, unless the other side asks for it.
+    pub longest: Duration,
+}
+
+/// The longest wait that is granted to another side that asks for one.
+pub const LONGEST_REQUESTED: Duration = Duration::from_mins(10);
+
+impl Backoff {
+    /// The delays for a class of failure. What only a change of spec or policy can cure is looked at rarely,
+    /// because that change wakes the object by itself.
+    #[must_use]
+    pub fn of(class: Class) -> Self {
+        let (first, longest) = match class {
+            Class::Conflict => (1, 10),
+            Class::Transient | Class::Ambiguous | Class::Sealed => (1, 60),
+            Class::Throttled => (2, 120),
+            Class::Absent => (5, 300),
+            Class::Denied | Class::Permanent => (10, 600),
+        };
+        Self {
+            first: Duration::from_secs(first),
+            longest: Duration::from_secs(longest),
+        }
+    }
+
+    /// The delay after `failures` in a row (1 is the first). `fraction` is random, from 0 up to 1: it spreads the
+    /// delay over the upper half of its length.
+    #[must_use]
+    pub fn delay(&self, failures: u32, fraction: f64) -> Duration {
+        let doublings = failures.saturating_sub(1).min(31);
+        let full = self.first.saturating_mul(1 << doublings).min(self.longest);
+        let fraction = if fraction.is_finite() {
+            fraction.clamp(0.0, 1.0)
+        } else {
+            1.0
+        };
+        full.mul_f64(0.5 + fraction / 2.0)
+    }
+}
+
+/// The delay after `fault`, the last of `failures` in a row. What the other side asked for is a lower bound.
+#[must_use]
+pub fn delay_after(fault: &Fault, failures: u32, fraction: f64) -> Duration {
+    let own = Backoff::of(fault.class).delay(failures, fraction);
+    match fault.retry_after {
+        Some(asked) => own.max(asked.min(LONGEST_REQUESTED)),
+        None => own,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reason::Reason;
+    use proptest::prelude::*;
+
+    const ALL: [Class; 8] = [
+        Class::Transient,
+        Class::Throttled,
+        Class::Denied,
+        Class::Sealed,
+        Class::Absent,
+        Class::Conflict,
+        Class::Permanent,
+        Class::Ambiguous,
+    ];
+
+    #[test]
+    fn the_other_side_may_ask_for_more_but_not_for_ever() {
+        let fault = |wait| {
+            Fault::new(Class::Throttled, Reason::StoreThrottled, "x")
+                .with_retry_after(Some(Duration::from_secs(wait)))
+        };
+        assert_eq!(delay_after(&fault(30), 1, 0.0), Duration::from_secs(30));
+        assert_eq!(delay_after(&fault(0), 1, 0.0), Duration::from_secs(1));
+        assert_eq!(delay_after(&fault(86_400), 1, 0.0), LONGEST_REQUESTED);
+    }
+
+    #[test]
+    fn odd_fractions_do_no_harm() {
+        let backoff = Backoff::of(Class::Transient);
+        for fraction in [f64::NAN, f64::INFINITY, -1.0, 2.0] {
+            assert!(backoff.delay(u32::MAX, fraction) <= backoff.longest);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn delays_grow_within_their_bounds(class in proptest::sample::select(&ALL[..]), failures in 0_u32..64, fraction in 0.0..1.0) {
+            let backoff = Backoff::of(class);
+            let (now, next) = (backoff.delay(failures, fraction), backoff.delay(failures + 1, fraction));
+            prop_assert!(now <= next);
+            prop_assert!(now >= backoff.first / 2 && now <= backoff.longest);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! When to look again. The instants of one path and interval form a grid that depends on nothing else, so objects
+//! that name the same path look at the same time, whenever they were created, and different paths do not.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use sha2::{Digest as _, Sha256};
+
+/// The shortest interval that is kept; anything shorter counts as this.
+pub const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The grid of instants at which one path is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RefreshGrid {
+    interval_ms: i64,
+    phase_ms: i64,
+}
+
+impl RefreshGrid {
+    /// The grid of `key` (what is looked at) and `interval`.
+    #[must_use]
+    pub fn new(key: &[u8], interval: Duration) -> Self {
+        let interval_ms = i64::try_from(interval.max(SHORTEST_INTERVAL).as_millis()).unwrap_or(i64::MAX / 4);
+        let digest: [u8; 32] = Sha256::digest(key).into();
+        let spread = digest
+            .iter()
+            .take(7)
+            .fold(0_i64, |number, byte| (number << 8) | i64::from(*byte));
+        Self {
+            interval_ms,
+            phase_ms: spread % interval_ms,
+        }
+    }
+
+    /// The number of the turn that `now` lies in: equal for all that share the grid, and one more at each refresh.
+    #[must_use]
+    pub fn turn(&self, now: DateTime<Utc>) -> i64 {
+        now.timestamp_millis()
+            .saturating_sub(self.phase_ms)
+            .div_euclid(self.interval_ms)
+    }
+
+    /// The first instant of the grid after `now`.
+    #[must_use]
+    pub fn next(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+        let into_turn = now
+            .timestamp_millis()
+            .saturating_sub(self.phase_ms)
+            .rem_euclid(self.interval_ms);
+        let left = TimeDelta::milliseconds(self.interval_ms - into_turn);
+        // Fractions of a millisecond are dropped, so that all who share the grid get the same instant.
+        let whole = DateTime::from_timestamp_millis(now.timestamp_millis()).unwrap_or(now);
+        whole.checked_add_signed(left).unwrap_or(DateTime::<Utc>::MAX_UTC)
+    }
+
+    /// How long it is from `now` to the next instant of the grid.
+    #[must_use]
+    pub fn wait(&self, now: DateTime<Utc>) -> Duration {
+        (self.next(now) - now).to_std().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(millis: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp_millis(millis).unwrap()
+    }
+
+    #[test]
+    fn whoever_names_the_path_gets_the_same_instants() {
+        let interval = Duration::from_mins(1);
+        let (one, two) = (
+            RefreshGrid::new(b"apps/db", interval),
+            RefreshGrid::new(b"apps/db", interval),
+        );
+        assert_eq!(one.next(at(1_000_000)), two.next(at(1_000_500)));
+        assert_ne!(one, RefreshGrid::new(b"apps/web", interval));
+    }
+
+    #[test]
+    fn paths_are_spread_over_the_interval() {
+        let grids =
+            (0..1000).map(|n| RefreshGrid::new(format!("apps/{n}").as_bytes(), Duration::from_secs(100)));
+        let mut tenths = [0_u32; 10];
+        for grid in grids {
+            tenths[usize::try_from(grid.phase_ms / 10_000).unwrap()] += 1;
+        }
+        assert!(tenths.iter().all(|count| (50..200).contains(count)), "{tenths:?}");
+    }
+
+    #[test]
+    fn extremes_are_survived() {
+        for interval in [Duration::ZERO, Duration::MAX] {
+            let grid = RefreshGrid::new(b"x", interval);
+            for now in [DateTime::<Utc>::MIN_UTC, at(0), DateTime::<Utc>::MAX_UTC] {
+                assert!(grid.next(now) >= now);
+                let _ = grid.turn(now);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_next_instant_is_one_turn_ahead(key: Vec<u8>, seconds in 1_u64..100_000, millis in 0_i64..4_000_000_000_000) {
+            let grid = RefreshGrid::new(&key, Duration::from_secs(seconds));
+            let (now, next) = (at(millis), grid.next(at(millis)));
+            prop_assert!(next > now && grid.wait(now) <= Duration::from_secs(seconds));
+            prop_assert_eq!(grid.turn(next), grid.turn(now) + 1);
+            prop_assert_eq!(grid.turn(next - TimeDelta::milliseconds(1)), grid.turn(now));
+            prop_assert_eq!(grid.next(next), next + TimeDelta::seconds(i64::try_from(seconds).unwrap()));
+        }
+    }
+}
