@@ -2,6 +2,7 @@
 //!
 //! The library holds everything; the binary only calls [`cli`].
 
+pub mod cli;
 pub mod cluster;
 pub mod runtime;
 pub mod store;

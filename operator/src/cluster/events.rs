@@ -17,6 +17,7 @@ use kube::{Client, Resource};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::ObjectKey;
@@ -135,23 +136,34 @@ impl EventRecorder {
 }
 
 impl EventSender {
-    /// Sends until every recorder is gone.
-    pub async fn run(mut self) {
-        while let Some(event) = self.queue.recv().await {
-            let (now, clock) = (Instant::now(), clock::now());
-            let sent = match self.series.next(now, &event) {
-                Next::Create => self.create(&event, clock).await,
-                Next::CountUp { name, count } => self.count_up(&event, &name, count, clock).await,
-                Next::Nothing => continue,
+    /// Sends until `stop` is cancelled or every recorder is gone, and then what is still queued.
+    pub async fn run_until(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+        loop {
+            let event = tokio::select! {
+                event = self.queue.recv() => event,
+                () = stop.cancelled() => self.queue.try_recv().ok(),
             };
-            if let Err(fault) = sent {
-                if fault.class == Class::Absent {
-                    // The event has expired at the server: the next one starts anew.
-                    self.series.forget(&event);
-                }
-                self.dropped.fetch_add(1, Ordering::Relaxed);
-                tracing::debug!(%fault, "an event was not recorded");
+            match event {
+                Some(event) => self.send(event).await,
+                None => return Ok(()),
             }
+        }
+    }
+
+    async fn send(&mut self, event: Event) {
+        let (now, clock) = (Instant::now(), clock::now());
+        let sent = match self.series.next(now, &event) {
+            Next::Create => self.create(&event, clock).await,
+            Next::CountUp { name, count } => self.count_up(&event, &name, count, clock).await,
+            Next::Nothing => return,
+        };
+        if let Err(fault) = sent {
+            if fault.class == Class::Absent {
+                // The event has expired at the server: the next one starts anew.
+                self.series.forget(&event);
+            }
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(%fault, "an event was not recorded");
         }
     }
 
@@ -276,7 +288,7 @@ mod tests {
             "2 keys were written",
         );
         drop(recorder);
-        sender.run().await;
+        sender.run_until(CancellationToken::new()).await.unwrap();
         let seen = seen.lock().unwrap();
         assert_eq!(seen.len(), 3);
         assert_eq!(seen[0].path, "/apis/events.k8s.io/v1/namespaces/apps/events");
@@ -310,7 +322,7 @@ mod tests {
         recorder.publish(store, EventKind::Warning, Reason::Insecure, &"x".repeat(5000));
         let dropped = Arc::clone(&recorder.dropped);
         drop(recorder);
-        sender.run().await;
+        sender.run_until(CancellationToken::new()).await.unwrap();
         assert_eq!(dropped.load(Ordering::Relaxed), 1);
     }
 

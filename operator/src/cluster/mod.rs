@@ -6,6 +6,7 @@ mod apply;
 mod call;
 pub mod conditions;
 pub mod events;
+mod kinds;
 mod known;
 pub mod lease;
 mod object_key;
@@ -22,6 +23,7 @@ mod watch_health;
 
 pub use apply::{Applied, FIELD_MANAGER, Mark, Precondition, SecretApply, SecretWriter};
 pub use call::DEADLINE;
+pub use kinds::missing_kinds;
 pub use object_key::ObjectKey;
 pub use pruned::Progress;
 pub use read::{ClusterReader, ExistingSecret};

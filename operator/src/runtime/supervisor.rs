@@ -1,21 +1,33 @@
 //! Keeps the long tasks of the process together: when one ends, all end, with its reason.
 //!
 //! A task that dies alone would leave a process that looks alive and does half its work. Shutdown is asked for by
-//! SIGTERM, SIGINT or the first task that ends; every task then has a bounded time to finish what it does.
+//! SIGTERM, SIGINT or the first task that ends. First the work ends, within a bounded time; then what serves the
+//! work, such as the lease that must not be given up before the work has stopped.
 
 use std::fmt;
+use std::future::pending;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
+
+/// How long work may go on after a task has failed: less than the time between a lost lease and its expiry.
+const DRAIN_AFTER_FAILURE: Duration = Duration::from_secs(2);
+
+/// How long what serves the work may take to end.
+const DRAIN_LAST: Duration = Duration::from_secs(5);
+
+type TaskResult = Result<(), anyhow::Error>;
 
 /// Long tasks by name.
 pub struct Supervisor {
-    tasks: JoinSet<Result<(), anyhow::Error>>,
-    names: Vec<(Id, &'static str)>,
-    shutdown: CancellationToken,
+    work: Stage,
+    last: Stage,
     drain: Duration,
+    terminate: Signal,
+    interrupt: Signal,
 }
 
 /// Why the process ended.
@@ -33,24 +45,34 @@ pub enum Ended {
 }
 
 impl Supervisor {
-    /// No tasks yet. After a shutdown begins they have `drain` to end by themselves.
-    #[must_use]
-    pub fn new(drain: Duration) -> Self {
-        Self {
-            tasks: JoinSet::new(),
-            names: Vec::new(),
-            shutdown: CancellationToken::new(),
+    /// No tasks yet. When the process is asked to end, work has `drain` to end by itself.
+    ///
+    /// # Errors
+    ///
+    /// The signal handlers cannot be installed.
+    pub fn new(drain: Duration) -> std::io::Result<Self> {
+        Ok(Self {
+            work: Stage::default(),
+            last: Stage::default(),
             drain,
-        }
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 
-    /// Cancelled when the process is to end. Long tasks watch it and return.
+    /// Cancelled when the work is to end. Tasks of [`Supervisor::spawn_draining`] watch it and return.
     #[must_use]
     pub fn shutdown(&self) -> CancellationToken {
-        self.shutdown.clone()
+        self.work.stop.clone()
     }
 
-    /// Runs a task that ends only with the process. It is dropped where it stands once the shutdown begins.
+    /// Cancelled once all work has ended. Tasks of [`Supervisor::spawn_last`] watch it and return.
+    #[must_use]
+    pub fn work_ended(&self) -> CancellationToken {
+        self.last.stop.clone()
+    }
+
+    /// Runs work that may be dropped where it stands once the shutdown begins.
     pub fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let shutdown = self.shutdown();
         self.spawn_draining(name, async move {
@@ -61,62 +83,100 @@ impl Supervisor {
         });
     }
 
-    /// Runs a task that watches [`Supervisor::shutdown`] itself and finishes what it does before it returns.
+    /// Runs work that finishes what it does before it returns.
     pub fn spawn_draining(
         &mut self,
         name: &'static str,
-        task: impl Future<Output = Result<(), anyhow::Error>> + Send + 'static,
+        task: impl Future<Output = TaskResult> + Send + 'static,
     ) {
-        let handle = self.tasks.spawn(task);
-        self.names.push((handle.id(), name));
+        self.work.spawn(name, task);
     }
 
-    /// Waits for a signal or for the first task to end, lets the others finish, and says why it ended.
+    /// Runs what must outlast the work.
+    pub fn spawn_last(
+        &mut self,
+        name: &'static str,
+        task: impl Future<Output = TaskResult> + Send + 'static,
+    ) {
+        self.last.spawn(name, task);
+    }
+
+    /// Waits for `future`, unless a signal or the end of a task comes first.
     ///
     /// # Errors
     ///
-    /// The signal handlers cannot be installed.
-    pub async fn run(mut self) -> std::io::Result<Ended> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let ended = tokio::select! {
-            _ = terminate.recv() => Ended::Signal("SIGTERM"),
-            _ = interrupt.recv() => Ended::Signal("SIGINT"),
-            ended = self.first_end() => ended,
-        };
+    /// What came first. Hand it to [`Supervisor::end`].
+    pub async fn until<T>(&mut self, future: impl Future<Output = T>) -> Result<T, Ended> {
+        tokio::select! {
+            value = future => Ok(value),
+            _ = self.terminate.recv() => Err(Ended::Signal("SIGTERM")),
+            _ = self.interrupt.recv() => Err(Ended::Signal("SIGINT")),
+            ended = self.work.first_end() => Err(ended),
+            ended = self.last.first_end() => Err(ended),
+        }
+    }
+
+    /// Waits for a signal or for the first task to end, ends the others, and says why.
+    pub async fn run(mut self) -> Ended {
+        match self.until(pending::<Ended>()).await {
+            Ok(ended) | Err(ended) => self.end(ended).await,
+        }
+    }
+
+    /// Ends every task, work first.
+    pub async fn end(mut self, ended: Ended) -> Ended {
         tracing::info!(reason = %ended, "shutting down");
-        self.shutdown.cancel();
-        self.finish().await;
-        Ok(ended)
+        let drain = match ended {
+            Ended::Signal(_) => self.drain,
+            Ended::Task { .. } => self.drain.min(DRAIN_AFTER_FAILURE),
+        };
+        self.work.end(drain).await;
+        self.last.end(DRAIN_LAST).await;
+        ended
+    }
+}
+
+/// Tasks that end together.
+#[derive(Default)]
+struct Stage {
+    tasks: JoinSet<TaskResult>,
+    names: Vec<(Id, &'static str)>,
+    stop: CancellationToken,
+}
+
+impl Stage {
+    fn spawn(&mut self, name: &'static str, task: impl Future<Output = TaskResult> + Send + 'static) {
+        let handle = self.tasks.spawn(task);
+        self.names.push((handle.id(), name));
     }
 
     async fn first_end(&mut self) -> Ended {
         match self.tasks.join_next_with_id().await {
             Some(outcome) => self.describe(outcome),
-            None => Ended::Task {
-                name: "supervisor",
-                reason: "there is nothing to run".into(),
-            },
+            None => pending().await,
         }
     }
 
-    async fn finish(&mut self) {
-        let drain = self.drain;
-        let rest = async {
-            while let Some(outcome) = self.tasks.join_next_with_id().await {
-                let failed = !matches!(outcome, Ok((_, Ok(()))));
-                if failed {
+    async fn end(&mut self, drain: Duration) {
+        self.stop.cancel();
+        let deadline = Instant::now() + drain;
+        loop {
+            match timeout_at(deadline, self.tasks.join_next_with_id()).await {
+                Ok(None) => return,
+                Ok(Some(Ok((_, Ok(()))))) => {}
+                Ok(Some(outcome)) => {
                     tracing::warn!(reason = %self.describe(outcome), "a task failed while it was ending");
                 }
+                Err(_) => {
+                    tracing::warn!(after = ?drain, "tasks that did not end were stopped");
+                    self.tasks.shutdown().await;
+                    return;
+                }
             }
-        };
-        if tokio::time::timeout(drain, rest).await.is_err() {
-            tracing::warn!(after = ?drain, "tasks that did not end were stopped");
-            self.tasks.shutdown().await;
         }
     }
 
-    fn describe(&self, outcome: Result<(Id, Result<(), anyhow::Error>), JoinError>) -> Ended {
+    fn describe(&self, outcome: Result<(Id, TaskResult), JoinError>) -> Ended {
         let (id, reason) = match outcome {
             Ok((id, Ok(()))) => (id, "it returned".into()),
             Ok((id, Err(error))) => (id, format!("{error:#}")),
@@ -143,48 +203,72 @@ impl fmt::Display for Ended {
 
 #[cfg(test)]
 mod tests {
-    use std::future::pending;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{Arc, Mutex};
 
     use super::*;
 
+    fn supervisor() -> Supervisor {
+        Supervisor::new(Duration::from_secs(20)).unwrap()
+    }
+
     #[tokio::test]
-    async fn a_task_that_ends_ends_the_others() {
-        let mut supervisor = Supervisor::new(Duration::from_secs(5));
-        let drained = Arc::new(AtomicBool::new(false));
-        supervisor.spawn("idle", pending());
-        supervisor.spawn_draining("careful", {
-            let (shutdown, drained) = (supervisor.shutdown(), Arc::clone(&drained));
+    async fn a_task_that_ends_ends_the_others_work_first() {
+        let mut supervisor = supervisor();
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let waiting = |name, stop: CancellationToken| {
+            let order = Arc::clone(&order);
             async move {
-                shutdown.cancelled().await;
-                drained.store(true, Ordering::SeqCst);
+                stop.cancelled().await;
+                order.lock().unwrap().push(name);
                 Ok(())
             }
-        });
-        supervisor.spawn_draining("broken", async { Err(anyhow::anyhow!("the lease was lost")) });
-        let ended = supervisor.run().await.unwrap();
-        assert_eq!(ended.to_string(), "task `broken` ended: the lease was lost");
-        assert!(drained.load(Ordering::SeqCst));
+        };
+        supervisor.spawn("idle", pending());
+        supervisor.spawn_last("lease", waiting("lease", supervisor.work_ended()));
+        supervisor.spawn_draining("work", waiting("work", supervisor.shutdown()));
+        supervisor.spawn_draining("broken", async { Err(anyhow::anyhow!("out of luck")) });
+        let ended = supervisor.run().await;
+        assert_eq!(ended.to_string(), "task `broken` ended: out of luck");
+        assert_eq!(*order.lock().unwrap(), ["work", "lease"]);
     }
 
     #[tokio::test]
     async fn a_panic_is_an_end() {
-        let mut supervisor = Supervisor::new(Duration::from_secs(5));
+        let mut supervisor = supervisor();
         supervisor.spawn("idle", pending());
         supervisor.spawn("fragile", async { panic!("on purpose") });
-        let ended = supervisor.run().await.unwrap();
-        assert_eq!(ended.to_string(), "task `fragile` ended: it panicked");
+        assert_eq!(
+            supervisor.run().await.to_string(),
+            "task `fragile` ended: it panicked"
+        );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_drain_is_bounded() {
-        let mut supervisor = Supervisor::new(Duration::from_secs(5));
+    async fn work_that_does_not_end_is_stopped_soon_after_a_failure() {
+        let mut supervisor = supervisor();
         supervisor.spawn_draining("stuck", pending());
+        supervisor.spawn_last("lease", async { Err(anyhow::anyhow!("the lease was lost")) });
+        let started = Instant::now();
+        let ended = supervisor.run().await;
+        assert_eq!(ended.to_string(), "task `lease` ended: the lease was lost");
+        assert_eq!(started.elapsed(), DRAIN_AFTER_FAILURE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_signal_leaves_time_to_finish() {
+        let mut supervisor = supervisor();
+        supervisor.spawn_draining("stuck", pending());
+        let started = Instant::now();
+        supervisor.end(Ended::Signal("SIGTERM")).await;
+        assert_eq!(started.elapsed(), Duration::from_secs(20));
+    }
+
+    #[tokio::test]
+    async fn waiting_for_something_minds_the_tasks() {
+        let mut supervisor = supervisor();
+        assert_eq!(supervisor.until(async { 7 }).await.unwrap(), 7);
         supervisor.spawn("short", async {});
-        let started = tokio::time::Instant::now();
-        let ended = supervisor.run().await.unwrap();
+        let ended = supervisor.until(pending::<()>()).await.unwrap_err();
         assert_eq!(ended.to_string(), "task `short` ended: it returned");
-        assert_eq!(started.elapsed(), Duration::from_secs(5));
     }
 }
