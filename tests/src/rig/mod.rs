@@ -13,6 +13,7 @@ mod journal;
 pub mod keeper;
 pub mod kubernetes;
 pub mod lasting;
+pub mod openstack;
 pub mod poll;
 pub mod ports;
 pub mod process;
