@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use super::servers::Servers;
 use crate::rig::kubernetes::{Kubernetes, Parts};
+use crate::rig::openstack::{self, OpenStack, Role, Tenant};
 use crate::rig::run::Run;
 use crate::rig::vault::{Kv, Product, Vault};
 
@@ -50,6 +51,16 @@ impl Case {
         self.servers.vault(self.product).await
     }
 
+    /// The shared Keystone and Barbican.
+    pub async fn openstack(&self) -> Result<&OpenStack> {
+        self.servers.openstack().await
+    }
+
+    /// A new project of the shared Keystone, with a user who may do everything with its secrets.
+    pub async fn tenant(&self) -> Result<Tenant> {
+        self.openstack().await?.tenant(Role::Member).await
+    }
+
     /// A new namespace of the shared control plane.
     pub async fn namespace(&self) -> Result<String> {
         let name = self.unique();
@@ -72,6 +83,11 @@ impl Case {
     /// A store that the test may disturb.
     pub async fn private_vault(&self) -> Result<Vault> {
         Vault::start(self.run().await?, &self.unique(), self.product).await
+    }
+
+    /// A Keystone and a Barbican that the test may disturb.
+    pub async fn private_openstack(&self, options: &openstack::Options) -> Result<OpenStack> {
+        OpenStack::start(self.run().await?, &self.unique(), options).await
     }
 
     /// The run, for processes and files of the test's own.

@@ -8,6 +8,7 @@ use tokio::sync::OnceCell;
 
 use crate::rig::kubernetes::{self, Kubernetes, Parts};
 use crate::rig::lasting;
+use crate::rig::openstack::{self, OpenStack};
 use crate::rig::run::Run;
 use crate::rig::vault::{Product, Vault};
 
@@ -18,6 +19,7 @@ pub struct Servers {
     /// What `rig up` left running, if it did.
     lasting: Shared<lasting::Connections>,
     kubernetes: Shared<Kubernetes>,
+    openstack: Shared<OpenStack>,
     vault: Shared<Vault>,
     openbao: Shared<Vault>,
 }
@@ -32,6 +34,7 @@ impl Servers {
             run: OnceCell::new(),
             lasting: OnceCell::new(),
             kubernetes: OnceCell::new(),
+            openstack: OnceCell::new(),
             vault: OnceCell::new(),
             openbao: OnceCell::new(),
         }
@@ -48,6 +51,19 @@ impl Servers {
             Kubernetes::start(self.run().await?, "kubernetes", &self.options(Parts::Whole)).await
         };
         once(&self.kubernetes, start.boxed()).await
+    }
+
+    /// Keystone and Barbican.
+    pub async fn openstack(&self) -> Result<&OpenStack> {
+        let start = async {
+            match self.lasting().await?.openstack.clone() {
+                Some(connection) => OpenStack::connect(connection),
+                None => {
+                    OpenStack::start(self.run().await?, "openstack", &openstack::Options::default()).await
+                }
+            }
+        };
+        once(&self.openstack, start.boxed()).await
     }
 
     /// The store.

@@ -9,6 +9,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use super::assets;
 use super::kubernetes::{Kubernetes, Options, Parts};
 use super::lasting::Connections;
+use super::openstack::{self, OpenStack};
 use super::run::Run;
 use super::tls;
 use super::vault::{Product, Vault};
@@ -20,6 +21,8 @@ pub const KUBERNETES_AUTH: &str = "kubernetes";
 pub struct Fleet {
     /// The control plane.
     pub kubernetes: Kubernetes,
+    /// Keystone and Barbican.
+    pub openstack: OpenStack,
     /// The store, with kubernetes auth at [`KUBERNETES_AUTH`].
     pub vault: Vault,
 }
@@ -32,12 +35,18 @@ impl Fleet {
             parts: Parts::Whole,
             kinds,
         };
-        let (kubernetes, vault) = tokio::try_join!(
+        let openstack_options = openstack::Options::default();
+        let (kubernetes, openstack, vault) = tokio::try_join!(
             Kubernetes::start(run, "kubernetes", &options),
+            OpenStack::start(run, "openstack", &openstack_options),
             Vault::start(run, "vault", Product::Vault),
         )?;
         vault.enable_kubernetes_auth(KUBERNETES_AUTH, &kubernetes).await?;
-        Ok(Self { kubernetes, vault })
+        Ok(Self {
+            kubernetes,
+            openstack,
+            vault,
+        })
     }
 
     /// How to reach each server from another process.
@@ -45,6 +54,7 @@ impl Fleet {
     pub fn connections(&self) -> Connections {
         Connections {
             kubernetes: Some(self.kubernetes.connection().clone()),
+            openstack: Some(self.openstack.connection().clone()),
             vault: Some(self.vault.connection().clone()),
         }
     }
@@ -74,6 +84,10 @@ pub fn usage(folder: &Path, connections: &Connections) -> Result<String> {
     if let Some(vault) = &connections.vault {
         writeln!(text, "Vault       {}", vault.url)?;
     }
+    if let Some(openstack) = &connections.openstack {
+        writeln!(text, "Keystone    {}/v3", openstack.keystone)?;
+        writeln!(text, "Barbican    {}", openstack.barbican)?;
+    }
     writeln!(text, "Addresses, tokens and certificates for your shell:")?;
     writeln!(text, "            . {}", environment(folder).display())?;
     Ok(text)
@@ -94,6 +108,11 @@ fn shell_variables(folder: &Path, connections: &Connections) -> Result<String> {
             vault.folder.join(tls::CA_FILE).display()
         )?;
         writeln!(text, "export VAULT_TOKEN='{}'", vault.root_token)?;
+    }
+    if let Some(openstack) = &connections.openstack {
+        for (name, value) in openstack.variables()? {
+            writeln!(text, "export {name}='{value}'")?;
+        }
     }
     Ok(text)
 }

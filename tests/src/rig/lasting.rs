@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use super::run::{self, Run};
-use super::{kubernetes, tls, vault};
+use super::{kubernetes, openstack, tls, vault};
 
 const FILE: &str = "connections.json";
 
@@ -16,6 +16,8 @@ const FILE: &str = "connections.json";
 pub struct Connections {
     /// The control plane.
     pub kubernetes: Option<kubernetes::Connection>,
+    /// Keystone and Barbican.
+    pub openstack: Option<openstack::Connection>,
     /// The store.
     pub vault: Option<vault::Connection>,
 }

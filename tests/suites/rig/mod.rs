@@ -1,6 +1,7 @@
 //! The rig itself: what the other suites take for granted of their servers.
 
 mod kubernetes;
+mod openstack;
 mod provide;
 pub(super) mod runs;
 mod vault;
@@ -9,7 +10,11 @@ use keyward_tests::harness::Suite;
 
 pub(super) fn register(suite: &mut Suite) {
     kubernetes::register(suite);
+<<<<<<< HEAD
     provide::register(suite);
+=======
+    openstack::register(suite);
+>>>>>>> dba38ba (Share Keystone and Barbican between suites)
     runs::register(suite);
     vault::register(suite);
 }

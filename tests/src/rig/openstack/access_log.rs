@@ -1,21 +1,16 @@
 //! Reads what was asked of a server. A server writes a line before it answers, so an answered request is in the log.
 
-use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde::Deserialize;
 
-/// The access log of one server.
-#[derive(Clone, Debug)]
-pub struct AccessLog {
-    path: PathBuf,
-}
+use crate::rig::journal::{Journal, Mark};
 
-/// A place in a log.
-#[derive(Clone, Copy, Debug)]
-pub struct Mark(u64);
+/// The access log of one server.
+pub struct AccessLog {
+    journal: Journal,
+}
 
 /// A request that was answered.
 #[derive(Clone, Debug, Deserialize)]
@@ -82,28 +77,19 @@ pub enum What {
 
 impl AccessLog {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { path }
+        Self {
+            journal: Journal::new(path),
+        }
     }
 
     /// The present end of the log.
     pub fn mark(&self) -> Result<Mark> {
-        let meta = std::fs::metadata(&self.path);
-        Ok(Mark(
-            meta.with_context(|| format!("look at {}", self.path.display()))?
-                .len(),
-        ))
+        self.journal.end()
     }
 
     /// The requests since `mark`, in the order of their answers.
     pub fn since(&self, mark: Mark) -> Result<Vec<Request>> {
-        let context = || format!("read {}", self.path.display());
-        let mut file = File::open(&self.path).with_context(context)?;
-        file.seek(SeekFrom::Start(mark.0)).with_context(context)?;
-        let mut text = String::new();
-        file.read_to_string(&mut text).with_context(context)?;
-        text.lines()
-            .map(|line| serde_json::from_str(line).with_context(context))
-            .collect()
+        self.journal.since(mark)
     }
 
     /// How many requests about `what` a project made since `mark`.

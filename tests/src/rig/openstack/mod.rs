@@ -18,7 +18,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-pub use self::access_log::{AccessLog, LoginAttempt, Mark, Request, What};
+pub use self::access_log::{AccessLog, LoginAttempt, Request, What};
 pub use self::key_manager::{Container, ContainerKind, KeyManager, NewSecret, SecretKind};
 pub use self::servers::Service;
 pub use self::session::{Answer, Login, Session};
@@ -29,6 +29,9 @@ use self::servers::Servers;
 use self::state::Identity;
 use super::http;
 use super::run::Run;
+
+/// The name of the user who may do everything in Keystone, and of the user's project.
+const ADMINISTRATOR: &str = "admin";
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -68,6 +71,24 @@ pub struct Connection {
     pub folder: PathBuf,
 }
 
+impl Connection {
+    /// The variables that the `openstack` command and its libraries read, to be the administrator.
+    pub fn variables(&self) -> Result<Vec<(&'static str, String)>> {
+        let identity = Identity::load(&self.folder)?;
+        Ok(vec![
+            ("OS_AUTH_URL", format!("{}/v3", self.keystone)),
+            ("OS_CACERT", servers::ca_file(&self.folder).display().to_string()),
+            ("OS_REGION_NAME", identity.region),
+            ("OS_IDENTITY_API_VERSION", "3".to_owned()),
+            ("OS_USERNAME", ADMINISTRATOR.to_owned()),
+            ("OS_PASSWORD", identity.admin_password),
+            ("OS_PROJECT_NAME", ADMINISTRATOR.to_owned()),
+            ("OS_USER_DOMAIN_ID", "default".to_owned()),
+            ("OS_PROJECT_DOMAIN_ID", "default".to_owned()),
+        ])
+    }
+}
+
 /// Running servers.
 pub struct OpenStack {
     connection: Connection,
@@ -93,7 +114,7 @@ impl OpenStack {
         let ca = servers::ca_file(&connection.folder);
         let ca = std::fs::read_to_string(&ca).with_context(|| format!("read {}", ca.display()))?;
         let http = http::client(&ca)?;
-        let login = Login::password("admin", &identity.admin_password, "admin");
+        let login = Login::password(ADMINISTRATOR, &identity.admin_password, ADMINISTRATOR);
         let admin = Arc::new(Session::new(&http, &connection.keystone, login));
         Ok(Self {
             connection,

@@ -10,7 +10,7 @@ use super::environment::Environment;
 use super::{Connection, Options, config, state, surroundings};
 use crate::rig::process::{Launch, Server};
 use crate::rig::run::Run;
-use crate::rig::tls::Authority;
+use crate::rig::tls::{self, Authority};
 use crate::rig::{http, ports};
 
 const READY_WITHIN: Duration = Duration::from_secs(90);
@@ -58,7 +58,7 @@ impl Service {
 
 /// The certificate authority of the servers in `folder`.
 pub(super) fn ca_file(folder: &Path) -> PathBuf {
-    folder.join("ca.crt")
+    folder.join(tls::CA_FILE)
 }
 
 /// The access log of a server in `folder`.

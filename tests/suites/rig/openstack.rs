@@ -1,105 +1,55 @@
-//! The OpenStack servers of the rig themselves: what other suites build upon.
+//! Keystone and Barbican: logins and how they fail, what comes back of what was stored, and what is counted.
 
-use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::{join_all, try_join_all};
+use keyward_tests::harness::{Case, Suite};
 use keyward_tests::rig::openstack::{
-    AccessRule, Answer, Container, ContainerKind, CredentialTerms, KeyManager, Login, NewSecret, OpenStack,
-    Options, Role, SecretKind, Service, What,
+    AccessRule, Answer, Container, ContainerKind, CredentialTerms, KeyManager, Login, NewSecret, Options, Role,
+    SecretKind, Service, What,
 };
-use keyward_tests::rig::run::Run;
 use keyward_tests::rig::tls::Authority;
-use keyward_tests::rig::{http, keeper, poll};
-use libtest_mimic::{Arguments, Trial};
+use keyward_tests::rig::{http, poll};
 use reqwest::Method;
 use serde_json::Value;
-use tokio::runtime::Runtime;
 
 /// Longer than Barbican trusts a token that it has seen.
 const REFUSED_WITHIN: Duration = Duration::from_secs(15);
 
-fn main() -> ExitCode {
-    keeper::serve_if_asked();
-    let arguments = Arguments::from_args();
-    let runtime = Arc::new(Runtime::new().expect("a runtime can be made"));
-    let run = Run::start().expect("a run can be started");
-    let servers = runtime.block_on(OpenStack::start(&run, "openstack", &Options::default()));
-    let servers = Arc::new(servers.expect("the servers start"));
-    macro_rules! trials {
-        ($($test:ident)*) => {
-            vec![$({
-                let (runtime, servers, run) = (runtime.clone(), servers.clone(), run.clone());
-                Trial::test(stringify!($test), move || {
-                    let _ = &run;
-                    runtime.block_on($test(&servers)).map_err(|error| format!("{error:#}").into())
-                })
-            }),*]
-        };
-    }
-    let mut trials = trials! {
-        the_catalog_gives_the_present_addresses
-        users_log_in_by_password_and_by_application_credential
-        six_wrong_passwords_lock_a_user_out_and_nobody_else
-        a_revoked_credential_is_refused
-        a_disabled_user_is_refused
-        a_user_without_a_role_is_refused_until_it_is_granted_again
-        access_rules_allow_what_they_list
-        a_reader_may_not_list
-        every_byte_comes_back_as_it_went_in
-        sizes_end_where_barbican_says
-        a_payload_is_set_once
-        an_expired_secret_is_gone
-        a_deleted_secret_is_gone
-        containers_hold_secrets_by_name
-        names_are_matched_loosely
-        pages_follow_the_wanted_order
-        projects_are_apart
-        requests_are_counted_by_project
-        many_writers_and_readers_are_all_served
-        a_client_without_the_authority_is_turned_away
-    };
-    for (name, test) in [
-        ("a_short_token_is_refused_at_its_end", Private::Token),
-        (
-            "a_server_that_was_away_comes_back_with_its_state",
-            Private::Restart,
-        ),
-        ("a_frozen_server_answers_nothing_until_it_goes_on", Private::Pause),
-    ] {
-        let (runtime, run) = (runtime.clone(), run.clone());
-        trials.push(Trial::test(name, move || {
-            runtime
-                .block_on(test.run(&run, name))
-                .map_err(|error| format!("{error:#}").into())
-        }));
-    }
-    let conclusion = libtest_mimic::run(&arguments, trials);
-    drop((servers, run));
-    conclusion.exit_code()
+pub(super) fn register(suite: &mut Suite) {
+    keyward_tests::tests!(
+        suite,
+        the_catalog_gives_the_present_addresses,
+        users_log_in_by_password_and_by_application_credential,
+        six_wrong_passwords_lock_a_user_out_and_nobody_else,
+        a_revoked_credential_is_refused,
+        a_disabled_user_is_refused,
+        a_user_without_a_role_is_refused_until_it_is_granted_again,
+        access_rules_allow_what_they_list,
+        a_reader_may_not_list,
+        every_byte_comes_back_as_it_went_in,
+        sizes_end_where_barbican_says,
+        a_payload_is_set_once,
+        an_expired_secret_is_gone,
+        a_deleted_secret_is_gone,
+        containers_hold_secrets_by_name,
+        names_are_matched_loosely,
+        pages_follow_the_wanted_order,
+        projects_are_apart,
+        requests_are_counted_by_project,
+        many_writers_and_readers_are_all_served,
+        a_client_without_the_authority_is_turned_away,
+        a_short_token_is_refused_at_its_end,
+        a_server_that_was_away_comes_back_with_its_state,
+        a_frozen_server_answers_nothing_until_it_goes_on,
+    );
 }
 
-enum Private {
-    Token,
-    Restart,
-    Pause,
-}
-
-impl Private {
-    async fn run(self, run: &Run, name: &str) -> Result<()> {
-        match self {
-            Self::Token => a_short_token_is_refused_at_its_end(run, name).await,
-            Self::Restart => a_server_that_was_away_comes_back_with_its_state(run, name).await,
-            Self::Pause => a_frozen_server_answers_nothing_until_it_goes_on(run, name).await,
-        }
-    }
-}
-
-async fn the_catalog_gives_the_present_addresses(servers: &OpenStack) -> Result<()> {
-    let tenant = servers.tenant(Role::Member).await?;
+async fn the_catalog_gives_the_present_addresses(case: Case) -> Result<()> {
+    let servers = case.openstack().await?;
+    let tenant = case.tenant().await?;
     let token = tenant.session().log_in().await?.ok("log in")?.json()?;
     for (service, url) in [
         ("identity", servers.auth_url()),
@@ -125,9 +75,10 @@ async fn the_catalog_gives_the_present_addresses(servers: &OpenStack) -> Result<
     Ok(())
 }
 
-async fn users_log_in_by_password_and_by_application_credential(servers: &OpenStack) -> Result<()> {
+async fn users_log_in_by_password_and_by_application_credential(case: Case) -> Result<()> {
+    let servers = case.openstack().await?;
     let log = servers.access_log(Service::Keystone);
-    let tenant = servers.tenant(Role::Member).await?;
+    let tenant = case.tenant().await?;
     let credential = tenant.application_credential(&CredentialTerms::default()).await?;
     let mark = log.mark()?;
     for (login, who, method) in [
@@ -150,9 +101,10 @@ async fn users_log_in_by_password_and_by_application_credential(servers: &OpenSt
     Ok(())
 }
 
-async fn six_wrong_passwords_lock_a_user_out_and_nobody_else(servers: &OpenStack) -> Result<()> {
+async fn six_wrong_passwords_lock_a_user_out_and_nobody_else(case: Case) -> Result<()> {
+    let servers = case.openstack().await?;
     let log = servers.access_log(Service::Keystone);
-    let (tenant, other) = tokio::try_join!(servers.tenant(Role::Member), servers.tenant(Role::Member))?;
+    let (tenant, other) = tokio::try_join!(case.tenant(), case.tenant())?;
     let mark = log.mark()?;
     let wrong = || servers.session(Login::password(&tenant.user, "wrong", &tenant.project));
     let right = || servers.session(tenant.login());
@@ -170,8 +122,9 @@ async fn six_wrong_passwords_lock_a_user_out_and_nobody_else(servers: &OpenStack
     Ok(())
 }
 
-async fn a_revoked_credential_is_refused(servers: &OpenStack) -> Result<()> {
-    let tenant = servers.tenant(Role::Member).await?;
+async fn a_revoked_credential_is_refused(case: Case) -> Result<()> {
+    let servers = case.openstack().await?;
+    let tenant = case.tenant().await?;
     let credential = tenant.application_credential(&CredentialTerms::default()).await?;
     let key_manager = servers.key_manager(credential.login());
     key_manager.list("limit=1").await?.ok("list")?;
@@ -184,8 +137,9 @@ async fn a_revoked_credential_is_refused(servers: &OpenStack) -> Result<()> {
     until_refused(&key_manager).await
 }
 
-async fn a_disabled_user_is_refused(servers: &OpenStack) -> Result<()> {
-    let tenant = servers.tenant(Role::Member).await?;
+async fn a_disabled_user_is_refused(case: Case) -> Result<()> {
+    let servers = case.openstack().await?;
+    let tenant = case.tenant().await?;
     tenant.set_enabled(false).await?;
     assert_eq!(servers.session(tenant.login()).log_in().await?.status, 401);
     tenant.set_enabled(true).await?;
@@ -193,8 +147,9 @@ async fn a_disabled_user_is_refused(servers: &OpenStack) -> Result<()> {
     Ok(())
 }
 
-async fn a_user_without_a_role_is_refused_until_it_is_granted_again(servers: &OpenStack) -> Result<()> {
-    let tenant = servers.tenant(Role::Member).await?;
+async fn a_user_without_a_role_is_refused_until_it_is_granted_again(case: Case) -> Result<()> {
+    let servers = case.openstack().await?;
+    let tenant = case.tenant().await?;
     let credential = tenant.application_credential(&CredentialTerms::default()).await?;
     tenant.revoke_role().await?;
     assert_eq!(servers.session(credential.login()).log_in().await?.status, 401);
@@ -203,8 +158,9 @@ async fn a_user_without_a_role_is_refused_until_it_is_granted_again(servers: &Op
     Ok(())
 }
 
-async fn access_rules_allow_what_they_list(servers: &OpenStack) -> Result<()> {
-    let tenant = servers.tenant(Role::Member).await?;
+async fn access_rules_allow_what_they_list(case: Case) -> Result<()> {
+    let servers = case.openstack().await?;
+    let tenant = case.tenant().await?;
     let id = tenant
         .key_manager()
         .store(&NewSecret::named("a"), b"value")
@@ -227,14 +183,15 @@ async fn access_rules_allow_what_they_list(servers: &OpenStack) -> Result<()> {
     Ok(())
 }
 
-async fn a_reader_may_not_list(servers: &OpenStack) -> Result<()> {
+async fn a_reader_may_not_list(case: Case) -> Result<()> {
+    let servers = case.openstack().await?;
     let tenant = servers.tenant(Role::Reader).await?;
     assert_eq!(tenant.key_manager().list("").await?.status, 403);
     Ok(())
 }
 
-async fn every_byte_comes_back_as_it_went_in(servers: &OpenStack) -> Result<()> {
-    let key_manager = servers.tenant(Role::Member).await?.key_manager();
+async fn every_byte_comes_back_as_it_went_in(case: Case) -> Result<()> {
+    let key_manager = case.tenant().await?.key_manager();
     let every: Vec<u8> = (0..=255).collect();
     let text = "  spaces and a last line end \n".as_bytes().to_vec();
     for payload in [every, text, vec![0], vec![0xff; 3]] {
@@ -251,8 +208,8 @@ async fn every_byte_comes_back_as_it_went_in(servers: &OpenStack) -> Result<()> 
     Ok(())
 }
 
-async fn sizes_end_where_barbican_says(servers: &OpenStack) -> Result<()> {
-    let key_manager = servers.tenant(Role::Member).await?.key_manager();
+async fn sizes_end_where_barbican_says(case: Case) -> Result<()> {
+    let key_manager = case.tenant().await?.key_manager();
     let secret = NewSecret::named("large");
     let id = key_manager.store(&secret, &vec![7; 15_000]).await?;
     assert_eq!(key_manager.payload(&id).await?.body.len(), 15_000);
@@ -266,8 +223,8 @@ async fn sizes_end_where_barbican_says(servers: &OpenStack) -> Result<()> {
     Ok(())
 }
 
-async fn a_payload_is_set_once(servers: &OpenStack) -> Result<()> {
-    let key_manager = servers.tenant(Role::Member).await?.key_manager();
+async fn a_payload_is_set_once(case: Case) -> Result<()> {
+    let key_manager = case.tenant().await?.key_manager();
     let id = key_manager
         .store_without_payload(&NewSecret::named("later").kind(SecretKind::Symmetric))
         .await?;
@@ -288,8 +245,8 @@ async fn a_payload_is_set_once(servers: &OpenStack) -> Result<()> {
     Ok(())
 }
 
-async fn an_expired_secret_is_gone(servers: &OpenStack) -> Result<()> {
-    let key_manager = servers.tenant(Role::Member).await?.key_manager();
+async fn an_expired_secret_is_gone(case: Case) -> Result<()> {
+    let key_manager = case.tenant().await?.key_manager();
     let past = NewSecret::named("past").expires(now() - TimeDelta::seconds(5));
     let refused = key_manager.store(&past, b"value").await.expect_err("it would be expired already");
     assert!(format!("{refused:#}").contains(": 400 "), "{refused:#}");
@@ -309,8 +266,8 @@ async fn an_expired_secret_is_gone(servers: &OpenStack) -> Result<()> {
     Ok(())
 }
 
-async fn a_deleted_secret_is_gone(servers: &OpenStack) -> Result<()> {
-    let key_manager = servers.tenant(Role::Member).await?.key_manager();
+async fn a_deleted_secret_is_gone(case: Case) -> Result<()> {
+    let key_manager = case.tenant().await?.key_manager();
     let id = key_manager.store(&NewSecret::named("a"), b"value").await?;
     key_manager.set_metadata(&id, &[("owner", "someone")]).await?;
     key_manager.delete(&id).await?;
@@ -319,8 +276,8 @@ async fn a_deleted_secret_is_gone(servers: &OpenStack) -> Result<()> {
     Ok(())
 }
 
-async fn containers_hold_secrets_by_name(servers: &OpenStack) -> Result<()> {
-    let key_manager = servers.tenant(Role::Member).await?.key_manager();
+async fn containers_hold_secrets_by_name(case: Case) -> Result<()> {
+    let key_manager = case.tenant().await?.key_manager();
     let certificate = key_manager
         .store(
             &NewSecret::named("crt").kind(SecretKind::Certificate),
@@ -369,8 +326,8 @@ async fn containers_hold_secrets_by_name(servers: &OpenStack) -> Result<()> {
     Ok(())
 }
 
-async fn names_are_matched_loosely(servers: &OpenStack) -> Result<()> {
-    let key_manager = servers.tenant(Role::Member).await?.key_manager();
+async fn names_are_matched_loosely(case: Case) -> Result<()> {
+    let key_manager = case.tenant().await?.key_manager();
     for name in ["db_password", "db-password", "DB_PASSWORD", "db_password_2"] {
         key_manager.store(&NewSecret::named(name), b"value").await?;
     }
@@ -387,8 +344,8 @@ async fn names_are_matched_loosely(servers: &OpenStack) -> Result<()> {
     Ok(())
 }
 
-async fn pages_follow_the_wanted_order(servers: &OpenStack) -> Result<()> {
-    let key_manager = servers.tenant(Role::Member).await?.key_manager();
+async fn pages_follow_the_wanted_order(case: Case) -> Result<()> {
+    let key_manager = case.tenant().await?.key_manager();
     let mut newest_first = Vec::new();
     for number in 0..5 {
         newest_first.insert(
@@ -425,17 +382,18 @@ async fn pages_follow_the_wanted_order(servers: &OpenStack) -> Result<()> {
     Ok(())
 }
 
-async fn projects_are_apart(servers: &OpenStack) -> Result<()> {
-    let (one, two) = tokio::try_join!(servers.tenant(Role::Member), servers.tenant(Role::Member))?;
+async fn projects_are_apart(case: Case) -> Result<()> {
+    let (one, two) = tokio::try_join!(case.tenant(), case.tenant())?;
     let id = one.key_manager().store(&NewSecret::named("a"), b"value").await?;
     assert_eq!(two.key_manager().payload(&id).await?.status, 403);
     assert_eq!(total(&two.key_manager().list("").await?)?, 0);
     Ok(())
 }
 
-async fn requests_are_counted_by_project(servers: &OpenStack) -> Result<()> {
+async fn requests_are_counted_by_project(case: Case) -> Result<()> {
+    let servers = case.openstack().await?;
     let log = servers.access_log(Service::Barbican);
-    let (one, two) = tokio::try_join!(servers.tenant(Role::Member), servers.tenant(Role::Member))?;
+    let (one, two) = tokio::try_join!(case.tenant(), case.tenant())?;
     let mark = log.mark()?;
     let id = one.key_manager().store(&NewSecret::named("a"), b"value").await?;
     for _ in 0..3 {
@@ -452,8 +410,8 @@ async fn requests_are_counted_by_project(servers: &OpenStack) -> Result<()> {
     Ok(())
 }
 
-async fn many_writers_and_readers_are_all_served(servers: &OpenStack) -> Result<()> {
-    let tenant = servers.tenant(Role::Member).await?;
+async fn many_writers_and_readers_are_all_served(case: Case) -> Result<()> {
+    let tenant = case.tenant().await?;
     let key_manager = tenant.key_manager();
     tenant.session().log_in().await?.ok("log in")?;
     let write_and_read = async |number: u8| {
@@ -470,7 +428,8 @@ async fn many_writers_and_readers_are_all_served(servers: &OpenStack) -> Result<
     Ok(())
 }
 
-async fn a_client_without_the_authority_is_turned_away(servers: &OpenStack) -> Result<()> {
+async fn a_client_without_the_authority_is_turned_away(case: Case) -> Result<()> {
+    let servers = case.openstack().await?;
     let other = Authority::new("another")?;
     for url in [servers.auth_url(), servers.key_manager_url().to_owned()] {
         http::client(servers.ca())?.get(&url).send().await?;
@@ -483,12 +442,12 @@ async fn a_client_without_the_authority_is_turned_away(servers: &OpenStack) -> R
     Ok(())
 }
 
-async fn a_short_token_is_refused_at_its_end(run: &Run, name: &str) -> Result<()> {
+async fn a_short_token_is_refused_at_its_end(case: Case) -> Result<()> {
     let options = Options {
         token_lifetime: Duration::from_secs(20),
         ..Options::default()
     };
-    let servers = OpenStack::start(run, name, &options).await?;
+    let servers = case.private_openstack(&options).await?;
     let log = servers.access_log(Service::Keystone);
     let tenant = servers.tenant(Role::Member).await?;
     let session = tenant.session();
@@ -508,8 +467,8 @@ async fn a_short_token_is_refused_at_its_end(run: &Run, name: &str) -> Result<()
     Ok(())
 }
 
-async fn a_server_that_was_away_comes_back_with_its_state(run: &Run, name: &str) -> Result<()> {
-    let servers = OpenStack::start(run, name, &Options::default()).await?;
+async fn a_server_that_was_away_comes_back_with_its_state(case: Case) -> Result<()> {
+    let servers = case.private_openstack(&Options::default()).await?;
     let tenant = servers.tenant(Role::Member).await?;
     let key_manager = tenant.key_manager();
     let id = key_manager.store(&NewSecret::named("a"), b"value").await?;
@@ -526,8 +485,8 @@ async fn a_server_that_was_away_comes_back_with_its_state(run: &Run, name: &str)
     Ok(())
 }
 
-async fn a_frozen_server_answers_nothing_until_it_goes_on(run: &Run, name: &str) -> Result<()> {
-    let servers = OpenStack::start(run, name, &Options::default()).await?;
+async fn a_frozen_server_answers_nothing_until_it_goes_on(case: Case) -> Result<()> {
+    let servers = case.private_openstack(&Options::default()).await?;
     let key_manager = servers.tenant(Role::Member).await?.key_manager();
     let id = key_manager.store(&NewSecret::named("a"), b"value").await?;
     servers.pause(Service::Barbican)?;
