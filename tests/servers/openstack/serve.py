@@ -16,12 +16,15 @@ import sqlite3
 import sys
 import threading
 
+import cheroot.server
 import cheroot.ssl.builtin
 import cheroot.wsgi
 
 from access_log import AccessLog
 
 _BACKLOG = 128
+# Longer than a client keeps a connection for later use, so that it never finds one closed.
+_IDLE_SECONDS = 120
 _READS = ("GET", "HEAD", "OPTIONS")
 _REQUEST_LIMIT = 16 * 1024 * 1024
 
@@ -86,12 +89,36 @@ class WriteGate:
                     body.close()
 
 
+class _Connection(cheroot.server.HTTPConnection):
+    """Takes no thread until the client has something to say: neither before nor after the handshake."""
+
+    seen = False
+    trusted = False
+
+    def communicate(self):
+        if self.trusted:
+            return super().communicate()
+        try:
+            self.socket.do_handshake()
+        except OSError:
+            return False
+        self.trusted = True
+        return True
+
+
 class _Worker(cheroot.wsgi.Server):
     """Serves a socket that is bound already, and that other workers accept from too."""
 
+    ConnectionClass = _Connection
+    keep_alive_conn_limit = None
+
     def __init__(self, app, listener, threads):
         super().__init__(
-            listener.getsockname(), app, numthreads=threads, request_queue_size=_BACKLOG
+            listener.getsockname(),
+            app,
+            numthreads=threads,
+            request_queue_size=_BACKLOG,
+            timeout=_IDLE_SECONDS,
         )
         self._listener = listener
 
@@ -103,9 +130,16 @@ class _Worker(cheroot.wsgi.Server):
         # Another worker may be faster to accept: then go on, do not wait for the next connection.
         self.socket.setblocking(False)
 
+    def process_conn(self, conn):
+        if conn.seen:
+            super().process_conn(conn)
+        else:
+            conn.seen = True
+            self.put_conn(conn)
+
 
 class _LazyTls(cheroot.ssl.builtin.BuiltinSSLAdapter):
-    """Leaves the handshake to the thread that reads, so that a silent client delays nobody."""
+    """Leaves the handshake to the connection: the loop that accepts must not wait for a client."""
 
     def wrap(self, sock):
         tls = self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)

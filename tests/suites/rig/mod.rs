@@ -10,11 +10,8 @@ use keyward_tests::harness::Suite;
 
 pub(super) fn register(suite: &mut Suite) {
     kubernetes::register(suite);
-<<<<<<< HEAD
-    provide::register(suite);
-=======
     openstack::register(suite);
->>>>>>> dba38ba (Share Keystone and Barbican between suites)
+    provide::register(suite);
     runs::register(suite);
     vault::register(suite);
 }

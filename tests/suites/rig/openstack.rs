@@ -7,8 +7,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::{join_all, try_join_all};
 use keyward_tests::harness::{Case, Suite};
 use keyward_tests::rig::openstack::{
-    AccessRule, Answer, Container, ContainerKind, CredentialTerms, KeyManager, Login, NewSecret, Options, Role,
-    SecretKind, Service, What,
+    AccessRule, Answer, Container, ContainerKind, CredentialTerms, KeyManager, Login, NewSecret, Options,
+    Role, SecretKind, Service, What,
 };
 use keyward_tests::rig::tls::Authority;
 use keyward_tests::rig::{http, poll};
@@ -213,7 +213,10 @@ async fn sizes_end_where_barbican_says(case: Case) -> Result<()> {
     let secret = NewSecret::named("large");
     let id = key_manager.store(&secret, &vec![7; 15_000]).await?;
     assert_eq!(key_manager.payload(&id).await?.body.len(), 15_000);
-    let refused = key_manager.store(&secret, &vec![7; 15_001]).await.expect_err("one byte too many");
+    let refused = key_manager
+        .store(&secret, &vec![7; 15_001])
+        .await
+        .expect_err("one byte too many");
     assert!(format!("{refused:#}").contains(": 413 "), "{refused:#}");
 
     let id = key_manager.store_in_two_steps(&secret, &vec![7; 20_000]).await?;
@@ -248,7 +251,10 @@ async fn a_payload_is_set_once(case: Case) -> Result<()> {
 async fn an_expired_secret_is_gone(case: Case) -> Result<()> {
     let key_manager = case.tenant().await?.key_manager();
     let past = NewSecret::named("past").expires(now() - TimeDelta::seconds(5));
-    let refused = key_manager.store(&past, b"value").await.expect_err("it would be expired already");
+    let refused = key_manager
+        .store(&past, b"value")
+        .await
+        .expect_err("it would be expired already");
     assert!(format!("{refused:#}").contains(": 400 "), "{refused:#}");
 
     let soon = NewSecret::named("soon").expires(now() + TimeDelta::seconds(4));
@@ -436,7 +442,8 @@ async fn a_client_without_the_authority_is_turned_away(case: Case) -> Result<()>
         let refused = http::client(other.certificate())?
             .get(&url)
             .send()
-            .await.expect_err("the certificate is signed by another authority");
+            .await
+            .expect_err("the certificate is signed by another authority");
         assert!(refused.is_connect(), "{refused:?}");
     }
     Ok(())
