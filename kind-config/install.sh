@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Builds the image, makes a kind cluster where there is none, and installs the chart in it.
+#
+# Not verified by the test suite, which runs without a container engine. Needs docker, kind, kubectl and helm.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+cluster=keyward
+image=keyward:dev
+
+docker build --file operator/Dockerfile --tag "$image" .
+if ! kind get clusters | grep --quiet --line-regexp "$cluster"; then
+  kind create cluster --config kind-config/cluster.yaml
+fi
+kind load docker-image "$image" --name "$cluster"
+
+# Helm installs the definitions once and never changes them; applying them here keeps them current.
+kubectl --context "kind-$cluster" apply --server-side --filename crds/manifests/
+helm upgrade keyward charts/keyward --install --kube-context "kind-$cluster" \
+  --namespace keyward-system --create-namespace \
+  --set image.repository=keyward --set image.tag=dev --set image.pullPolicy=Never \
+  --wait --timeout 3m
+
+kubectl --context "kind-$cluster" --namespace keyward-system get pods
