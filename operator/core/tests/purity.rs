@@ -145,13 +145,13 @@ fn dependency_tree() -> Vec<Dependency> {
         .args(["--format", "{p}|{f}"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
-        .unwrap();
+        .expect("cargo runs, as it runs this test");
     assert!(
         output.status.success(),
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    let text = String::from_utf8(output.stdout).unwrap();
+    let text = String::from_utf8(output.stdout).expect("names of crates are text");
     text.lines()
         .filter_map(|line| line.split_once('|'))
         .map(|(package, features)| Dependency {
@@ -174,8 +174,8 @@ fn matches(rule: &str, name: &str) -> bool {
 
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+    for entry in fs::read_dir(folder).expect("the source folder can be listed") {
+        let path = entry.expect("the source folder can be listed").path();
         if path.is_dir() {
             files.extend(rust_files(&path));
         } else if path.extension().is_some_and(|extension| extension == "rs") {

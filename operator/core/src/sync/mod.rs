@@ -3,6 +3,7 @@
 pub mod absence;
 pub mod decode;
 pub mod fields;
+pub mod find;
 pub mod fingerprint;
 pub mod grant;
 mod json;

@@ -164,6 +164,16 @@ fn text_functions() {
 }
 
 #[test]
+fn a_list_without_an_order_is_refused_and_not_sorted_half() {
+    let mixed = "1, 'a', 3, ".repeat(20);
+    assert!(
+        problem(&format!("{{{{ [{mixed}]|sort }}}}"))
+            .to_string()
+            .contains("order")
+    );
+}
+
+#[test]
 fn json_keeps_numbers_as_they_were_written() {
     assert_eq!(
         render("{% set d = doc|fromjson %}{{ d.n }} {{ d.big }} {{ d.i + 1 }}"),
@@ -351,6 +361,7 @@ fn nothing_can_run_away() {
     let wide = format!(
         "{{% set x = '{text}' %}}{{% for i in range(9999) %}}{{{{ '' if x in 'a' ~ x else '' }}}}{{% endfor %}}"
     );
+    let deep = format!("{{{{ '{}1{}'|fromjson }}}}", "[".repeat(40), "]".repeat(40));
     let started = Instant::now();
     for source in [
         bomb.as_str(),
@@ -366,23 +377,15 @@ fn nothing_can_run_away() {
         "{{ range(-9000000000000000000, 9000000000000000000) }}",
         "{% set r = range(10000) %}{{ r|unique|length }}",
         "{{ range(10000)|join('aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa') }}",
-        "{{ '[' ~ (range(40)|join('[')) }}{{ ('[' ~ '[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]')|fromjson }}",
+        &deep,
     ] {
-        let one = Instant::now();
         let fault = try_render(source).err();
-        let stopped = fault
-            .as_ref()
-            .is_some_and(|f| f.problem.is_limit() || source.contains("fromjson"));
+        let stopped = fault.as_ref().is_some_and(|f| f.problem.is_limit());
         assert!(stopped, "{source:.60}: {fault:?}");
-        assert!(
-            one.elapsed() < Duration::from_secs(5),
-            "{:.60} took {:?}",
-            source,
-            one.elapsed()
-        );
     }
+    // Unbounded, any of them would take hours or all memory.
     assert!(
-        started.elapsed() < Duration::from_secs(20),
+        started.elapsed() < Duration::from_mins(2),
         "{:?}",
         started.elapsed()
     );
