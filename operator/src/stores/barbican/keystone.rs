@@ -53,17 +53,12 @@ impl Keystone {
 
     /// Logs in for the project, at most once per refused password.
     pub(super) async fn log_in(&self, gate: &LoginGate) -> Outcome<Login> {
+        let login = gate
+            .attempt(self.fingerprint(gate), self.stakes(), self.authenticate())
+            .await?;
         match &self.auth {
-            KeystoneAuth::ApplicationCredential { .. } => {
-                gate.attempt(self.fingerprint(gate), Stakes::Harmless, self.authenticate())
-                    .await
-            }
-            KeystoneAuth::Password { project, .. } => {
-                let unscoped = gate
-                    .attempt(self.fingerprint(gate), Stakes::LocksOut, self.authenticate())
-                    .await?;
-                self.rescope(&unscoped.token, project).await
-            }
+            KeystoneAuth::ApplicationCredential { .. } => Ok(login),
+            KeystoneAuth::Password { project, .. } => self.rescope(&login.token, project).await,
         }
     }
 
@@ -88,6 +83,10 @@ impl Keystone {
         match answer.status {
             StatusCode::CREATED | StatusCode::OK => login(&answer).map_err(Refusal::Unjudged),
             StatusCode::UNAUTHORIZED => Err(Refusal::Rejected(self.rejected(&answer))),
+            // An application credential that is not there at all.
+            StatusCode::NOT_FOUND if self.stakes() == Stakes::Harmless => {
+                Err(Refusal::Rejected(self.rejected(&answer)))
+            }
             StatusCode::INTERNAL_SERVER_ERROR | StatusCode::GATEWAY_TIMEOUT => {
                 Err(Refusal::Doubtful(refused(&answer)))
             }
@@ -157,6 +156,13 @@ impl Keystone {
             body,
         };
         self.transport.send(request).await
+    }
+
+    fn stakes(&self) -> Stakes {
+        match self.auth {
+            KeystoneAuth::ApplicationCredential { .. } => Stakes::Harmless,
+            KeystoneAuth::Password { .. } => Stakes::LocksOut,
+        }
     }
 
     fn rejected(&self, answer: &Response) -> Fault {
@@ -229,6 +235,26 @@ fn login(answer: &Response) -> Outcome<Login> {
     })
 }
 
+/// The fault of a login that Keystone did not judge.
 fn refused(answer: &Response) -> Fault {
-    Answered::by("Keystone", "logging in", answer).fault()
+    let told = Answered::by("Keystone", "logging in", answer).fault();
+    let (class, reason, advice) = match answer.status {
+        StatusCode::BAD_REQUEST => (
+            Class::Permanent,
+            Reason::SpecInvalid,
+            "check the names of user, project and domains",
+        ),
+        StatusCode::FORBIDDEN => (
+            Class::Denied,
+            Reason::CredentialRejected,
+            "ask the cloud why it forbids this login",
+        ),
+        StatusCode::NOT_FOUND => (Class::Permanent, Reason::StoreProtocol, "check the auth URL"),
+        _ => return told,
+    };
+    Fault {
+        class,
+        reason,
+        ..told.advise(advice)
+    }
 }

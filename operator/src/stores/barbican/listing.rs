@@ -31,8 +31,8 @@ const MOST_ALONE: usize = 1_000;
 pub(super) enum Age {
     /// As old as the listing, but from each listing only once: whoever asks again wants to see what changed since.
     OncePerListing,
-    /// As old as the listing: the second half of a question whose first half it has answered.
-    AsListed,
+    /// As old as the answer before, which said that there is something to read; without one, as above.
+    AsBefore,
     /// From now.
     Now,
 }
@@ -54,7 +54,9 @@ struct Shared {
 #[derive(Default)]
 struct State {
     snapshot: Option<Arc<Snapshot>>,
-    /// Answers for names that were asked for alone.
+    /// Places the listing has answered for, and whose value may be read next.
+    to_read: HashSet<Place>,
+    /// The same for names that were asked for alone, with their answers.
     alone: HashMap<String, Arc<Snapshot>>,
     demand: Demand,
 }
@@ -83,17 +85,24 @@ impl Listings {
 
     /// What is alive under exactly this name, the newest first.
     pub(super) async fn named(&self, name: &str, age: Age) -> Outcome<Vec<Entry>> {
-        if let Some(snapshot) = self.snapshot(&Place::Name(name.to_owned()), age).await? {
-            return Ok(snapshot.named(name, now()));
-        }
-        if age == Age::AsListed
-            && let Some(snapshot) = self.shared.state().alone.get(name)
+        if age == Age::AsBefore
+            && let Some(snapshot) = self.shared.state().alone.remove(name)
             && snapshot.taken.elapsed() < self.shared.age
         {
             return Ok(snapshot.named(name, now()));
         }
+        let asked = Instant::now();
+        if let Some(snapshot) = self.snapshot(&Place::Name(name.to_owned()), age).await? {
+            let alive = snapshot.named(name, now());
+            // A secret may have been made since the listing, and somebody may be waiting for it.
+            if !alive.is_empty() || snapshot.taken >= asked {
+                return Ok(alive);
+            }
+        }
         let snapshot = Arc::new(self.shared.list_like(name).await?);
-        self.shared.state().keep_alone(name, &snapshot);
+        if age == Age::OncePerListing {
+            self.shared.state().keep_alone(name, &snapshot);
+        }
         Ok(snapshot.named(name, now()))
     }
 
@@ -143,7 +152,7 @@ impl Listings {
                 Current::TooOld => return Ok(None),
                 Current::None => {}
             }
-            if age != Age::OncePerListing || !state.demand.ask(place, Instant::now(), self.shared.age) {
+            if age == Age::Now || !state.demand.ask(place, Instant::now(), self.shared.age) {
                 return Ok(None);
             }
         }
@@ -154,7 +163,7 @@ impl Listings {
         });
         let snapshot = run.await?;
         if snapshot.is_some() {
-            self.shared.state().demand.serve(place);
+            self.shared.state().may_serve(place, age);
         }
         Ok(snapshot)
     }
@@ -220,21 +229,33 @@ impl State {
         if snapshot.taken.elapsed() >= oldest {
             return Current::None;
         }
-        let may = match age {
-            Age::OncePerListing => self.demand.serve(place),
-            Age::AsListed => true,
-            Age::Now => false,
-        };
-        if may {
-            Current::Answers(Arc::clone(snapshot))
+        let snapshot = Arc::clone(snapshot);
+        if self.may_serve(place, age) {
+            Current::Answers(snapshot)
         } else {
             Current::TooOld
+        }
+    }
+
+    /// Whether the listing may answer for `place`, which is noted.
+    fn may_serve(&mut self, place: &Place, age: Age) -> bool {
+        match age {
+            Age::OncePerListing => {
+                let first = self.demand.serve(place);
+                if first {
+                    self.to_read.insert(place.clone());
+                }
+                first
+            }
+            Age::AsBefore => self.to_read.remove(place) || self.demand.serve(place),
+            Age::Now => false,
         }
     }
 
     fn keep(&mut self, snapshot: &Arc<Snapshot>) {
         self.demand.listed(snapshot.pages);
         self.alone.clear();
+        self.to_read.clear();
         self.snapshot = Some(Arc::clone(snapshot));
     }
 
@@ -248,6 +269,7 @@ impl State {
     fn forget(&mut self, taken: Instant) {
         if self.snapshot.as_ref().is_some_and(|kept| kept.taken == taken) {
             self.snapshot = None;
+            self.to_read = HashSet::new();
             self.demand.rest();
         }
     }

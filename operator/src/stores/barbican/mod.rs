@@ -97,7 +97,7 @@ impl BarbicanStore {
             only_newest(place)?;
             return self.read_container(uuid(id)?).await;
         }
-        let first = match self.resolve(place, Age::AsListed).await? {
+        let first = match self.resolve(place, Age::AsBefore).await? {
             Resolved::Secret(entry) => entry,
             Resolved::Absent(absence) => return Ok(ReadOutcome::Absent(absence)),
         };
@@ -151,7 +151,7 @@ impl BarbicanStore {
     }
 
     async fn by_id(&self, id: Uuid, age: Age) -> Outcome<Option<Entry>> {
-        if age == Age::AsListed
+        if age == Age::AsBefore
             && let Some(known) = self.memory.known(id)
         {
             // The probe before has just seen it; should it be gone since, its value is missing and tells.

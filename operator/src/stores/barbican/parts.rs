@@ -79,12 +79,7 @@ impl BarbicanStore {
         let mut version = RemoteVersion {
             number: None,
             id: Some(identity(id, &container)),
-            created: Some(
-                container
-                    .updated
-                    .unwrap_or(container.created)
-                    .max(container.created),
-            ),
+            created: Some(container.created),
             expires: None,
         };
         for known in known {
@@ -94,6 +89,9 @@ impl BarbicanStore {
             if known.expires.is_some_and(|expires| expires <= read_at) {
                 return Ok(Err(Absence::Expired));
             }
+            // Barbican notes no time when references change. A secret made later makes the container newer; a secret
+            // that was taken out, or deleted, does not, and so is not taken without somebody's word.
+            version.created = version.created.max(Some(known.created));
             // The container ends with the first of its parts.
             version.expires = [version.expires, known.expires].into_iter().flatten().min();
         }
@@ -172,7 +170,6 @@ mod tests {
     fn container(parts: &[(&str, u128)]) -> Container {
         Container {
             created: DateTime::UNIX_EPOCH,
-            updated: None,
             parts: parts
                 .iter()
                 .map(|(name, id)| ((*name).to_owned(), Uuid::from_u128(*id)))

@@ -22,6 +22,9 @@ use crate::stores::Outcome;
 use crate::stores::transport::{Request, Response, Transport, TransportOptions, credential_header};
 
 const MICROVERSION: HeaderName = HeaderName::from_static("openstack-api-version");
+/// Barbican works on one request per worker, of which there are few: more connections only wait there, until they
+/// run into the deadline.
+const MOST_CONNECTIONS: usize = 8;
 /// Room for a page of a hundred secrets.
 const LISTING_BYTES: usize = 4 << 20;
 
@@ -89,6 +92,7 @@ impl Session {
         let keystone = Keystone::new(&auth_url, auth, &transport)?;
         // The name belongs to Keystone's host.
         transport.server_name = None;
+        transport.connections = transport.connections.min(MOST_CONNECTIONS);
         transport.max_body = LISTING_BYTES.max(limits.payload.saturating_add(1));
         Ok(Self(Arc::new(Shared {
             keystone,

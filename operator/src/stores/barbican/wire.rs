@@ -41,8 +41,6 @@ pub(super) struct Page {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Container {
     pub(super) created: DateTime<Utc>,
-    /// When its references last changed.
-    pub(super) updated: Option<DateTime<Utc>>,
     /// By name; sorted.
     pub(super) parts: Vec<(String, Uuid)>,
 }
@@ -75,7 +73,6 @@ pub(super) fn container(body: &[u8]) -> Result<Container, Malformed> {
     #[derive(Deserialize)]
     struct Raw {
         created: String,
-        updated: Option<String>,
         #[serde(default)]
         secret_refs: Vec<RawRef>,
     }
@@ -94,7 +91,6 @@ pub(super) fn container(body: &[u8]) -> Result<Container, Malformed> {
     parts.sort();
     Ok(Container {
         created: instant(&raw.created)?,
-        updated: raw.updated.as_deref().map(instant).transpose()?,
         parts,
     })
 }

@@ -247,6 +247,8 @@ async fn keystone_faults_have_their_class() {
         ),
         (|| Answer::json(201, "{}"), Class::Transient),
         (|| Answer::json(403, "{}"), Class::Denied),
+        (|| Answer::json(404, "{}"), Class::Permanent),
+        (|| Answer::json(400, "{}"), Class::Permanent),
     ] {
         cloud.state().login_fault = Some(fault);
         let told = refused(&cloud).await;

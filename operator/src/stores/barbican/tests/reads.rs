@@ -146,6 +146,30 @@ async fn a_thousand_names_cost_the_pages_of_the_project() {
 }
 
 #[tokio::test]
+async fn reads_without_probes_share_a_listing_and_a_repeated_one_sees_what_is_new() {
+    let secrets = (0..300).map(|n| Secret::new(n, &format!("name-{n}"), 1));
+    let cloud = Cloud::start(secrets.collect()).await;
+    let store = cloud.store();
+    let places: Vec<RemoteRef> = (0..300).map(|n| name(&format!("name-{n}"))).collect();
+    let mut mark = 0;
+    join_all(places.iter().map(|place| value(&store, place))).await;
+    let asked = cloud.asked(&mut mark);
+    let count = |path: &str| asked.iter().filter(|asked| *asked == path).count();
+    assert_eq!(
+        (
+            count("/v1/secrets"),
+            count("/v1/secrets?name"),
+            count("/v1/secrets/payload")
+        ),
+        (3, 0, 300)
+    );
+
+    cloud.state().secrets.push(Secret::new(999, "name-0", 2));
+    let reading = value(&store, &places[0]).await;
+    assert_eq!(reading.version.id, Some(Uuid::from_u128(999).to_string()));
+}
+
+#[tokio::test]
 async fn one_name_in_a_large_project_costs_no_listing() {
     let cloud = Cloud::start(
         (0..1000)
@@ -298,7 +322,12 @@ async fn a_container_is_its_parts_and_is_taken_whole() {
     assert_eq!(cloud.asked(&mut mark), ["/v1/containers"]);
 
     cloud.state().containers[0].1 = body(&[reference("certificate", 1), reference("private_key", 1)]);
-    assert_ne!(current(store.probe(&place).await.unwrap()).id, version.id);
+    let without = current(store.probe(&place).await.unwrap());
+    assert_ne!(without.id, version.id);
+    assert_eq!(without.created, version.created, "what lacks a part is not newer");
+    cloud.state().secrets.push(Secret::new(3, "c", 9));
+    cloud.state().containers[0].1 = body(&[reference("certificate", 1), reference("private_key", 3)]);
+    assert!(current(store.probe(&place).await.unwrap()).created > version.created);
     cloud.state().containers[0].1 = body(&[reference("current", 1), reference("current", 2)]);
     assert_eq!(
         store.read(&place).await.err().unwrap().reason,
@@ -359,6 +388,15 @@ async fn a_search_goes_by_prefix_and_tags_up_to_its_limit() {
         ["apps/a", "apps/b", "apps/c"],
         "a search repeated at once sees what is new"
     );
+}
+
+#[tokio::test]
+async fn a_name_that_the_listing_lacks_is_asked_for_alone() {
+    let cloud = Cloud::start(vec![Secret::new(1, "db", 1)]).await;
+    let store = cloud.store();
+    current(store.probe(&name("db")).await.unwrap());
+    cloud.state().secrets.push(Secret::new(2, "new", 2));
+    current(store.probe(&name("new")).await.unwrap());
 }
 
 #[tokio::test]
