@@ -119,9 +119,8 @@ def _create_barbican_endpoints(providers):
 
 
 def _barbican():
-    from cryptography.fernet import Fernet
-
     from barbican.model.migration import commands
+    from cryptography.fernet import Fernet
 
     commands.upgrade()
     return {"kek": Fernet.generate_key().decode()}
