@@ -407,6 +407,8 @@ pub struct WrittenSecret {
     pub resource_version: String,
     /// Keyed fingerprint of what was written; it says nothing without the operator's key.
     pub fingerprint: String,
+    /// Keyed fingerprint of the values alone: what consumers are restarted for.
+    pub values: String,
     /// How many keys are ours.
     pub keys: i32,
     /// When the content last changed.

@@ -75,11 +75,13 @@ fn first_lost(given: &Value, kept: &Value) -> Option<String> {
             };
             first_lost(value, kept).map(|lost| format!(".{name}{lost}"))
         }),
-        (Value::Array(given), Value::Array(kept)) if given.len() == kept.len() => {
-            given.iter().zip(kept).enumerate().find_map(|(index, (given, kept))| {
+        (Value::Array(given), Value::Array(kept)) if given.len() == kept.len() => given
+            .iter()
+            .zip(kept)
+            .enumerate()
+            .find_map(|(index, (given, kept))| {
                 first_lost(given, kept).map(|lost| format!("[{index}]{lost}"))
-            })
-        }
+            }),
         (given, kept) if given == kept => None,
         _ => Some(String::new()),
     }

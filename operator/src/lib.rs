@@ -4,6 +4,7 @@
 
 pub mod cli;
 pub mod cluster;
+pub mod controllers;
 pub mod runtime;
 pub mod store;
 pub mod stores;

@@ -94,6 +94,10 @@ pub struct RunOptions {
     #[arg(long, env = "KEYWARD_LANE_LIMIT", default_value_t = 32, value_parser = at_least_one)]
     pub lane_limit: usize,
 
+    /// Requests per second to one store, spread evenly: also after an outage it never gets more.
+    #[arg(long, env = "KEYWARD_STORE_RATE", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub store_rate: u32,
+
     /// Seconds that work may take to finish after SIGTERM.
     #[arg(long, env = "KEYWARD_DRAIN_SECONDS", default_value_t = 20)]
     pub drain_seconds: u64,

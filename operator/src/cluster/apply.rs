@@ -1,7 +1,7 @@
 //! The only place that writes Secrets.
 //!
-//! Writes are server-side applies under one field manager and never forced, so another manager's key is a conflict
-//! and not a loss. Every write carries what it was planned on: that the Secret is absent, or its uid and
+//! Writes are server-side applies under one field manager, so another manager's key is a conflict and not a loss. They
+//! are forced only where the plan saw, at the very resourceVersion it rests on, that every contested key may be taken. Every write carries what it was planned on: that the Secret is absent, or its uid and
 //! resourceVersion. A paused process that wakes up with an old plan therefore changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,6 +45,8 @@ pub struct SecretApply<'a> {
     pub annotations: &'a BTreeMap<String, String>,
     /// Who we are to the Secret.
     pub mark: Mark<'a>,
+    /// Whether contested fields are taken: only for a plan that saw whose they are.
+    pub force: bool,
 }
 
 /// Who we are to a Secret.
@@ -127,6 +129,7 @@ impl SecretWriter {
             labels: &BTreeMap::new(),
             annotations: &BTreeMap::new(),
             mark: Mark::None,
+            force: false,
         })
         .await
     }
@@ -158,7 +161,11 @@ impl SecretWriter {
         let question = Question {
             what: &what,
             method: Method::PATCH,
-            path: format!("{}?fieldManager={FIELD_MANAGER}", path_of(apply.key)),
+            path: format!(
+                "{}?fieldManager={FIELD_MANAGER}&force={}",
+                path_of(apply.key),
+                apply.force
+            ),
             accept: METADATA_ONLY,
             body: Some((APPLY_PATCH, body_of(apply, immutable))),
         };
@@ -351,6 +358,7 @@ mod tests {
                 labels: &[("tier".to_owned(), "db".to_owned())].into(),
                 annotations: &BTreeMap::new(),
                 mark: Mark::Owner("db"),
+                force: false,
             })
             .await;
         let seen = seen.lock().unwrap()[0].clone();

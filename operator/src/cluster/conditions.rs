@@ -87,6 +87,13 @@ pub fn clip(text: &str, limit: usize) -> &str {
     &text[..end]
 }
 
+/// The request id at the end of a condition's message.
+#[must_use]
+pub fn request_id(message: &str) -> Option<String> {
+    let (_, id) = message.rsplit_once(REQUEST_ID)?;
+    id.strip_suffix(')').map(str::to_owned)
+}
+
 fn with_request_id(words: &str, id: Option<&str>) -> String {
     match id {
         Some(id) => format!("{words}{REQUEST_ID}{})", clip(id, 128)),

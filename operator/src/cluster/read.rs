@@ -10,7 +10,8 @@ use base64::engine::general_purpose::STANDARD;
 use http::Method;
 use keyward_core::fault::{Class, Fault};
 use keyward_core::secret::{SecretBytes, SecretMap};
-use keyward_crds::OWNER_ANNOTATION;
+use keyward_core::sync::ownership::{Existing, Manager};
+use keyward_crds::{MANAGED_BY, MANAGED_BY_LABEL, OWNER_ANNOTATION};
 use kube::Client;
 use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -34,8 +35,14 @@ pub struct ExistingSecret {
     pub deleting: bool,
     /// The `SyncedSecret` named by our annotation, where it carries one.
     pub owner: Option<String>,
+    /// Whether it carries our managed-by label.
+    pub labelled: bool,
     /// Its keys with the field managers that own each. A key may have no owner at all.
-    pub key_owners: BTreeMap<String, BTreeSet<String>>,
+    pub key_owners: BTreeMap<String, BTreeSet<Manager>>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
     /// The values.
     pub data: SecretMap,
 }
@@ -102,12 +109,18 @@ impl ExistingSecret {
         }
     }
 
-    /// Whether `key` is owned by Keyward.
+    /// What a decision about ownership needs to know of it.
     #[must_use]
-    pub fn is_ours(&self, key: &str) -> bool {
-        self.key_owners
-            .get(key)
-            .is_some_and(|owners| owners.contains(FIELD_MANAGER))
+    pub fn ownership(&self) -> Existing {
+        Existing {
+            uid: self.uid.clone(),
+            secret_type: self.secret_type.clone(),
+            immutable: self.immutable,
+            deleting: self.deleting,
+            marked_for: self.owner.clone(),
+            whole: self.labelled,
+            keys: self.key_owners.clone(),
+        }
     }
 }
 
@@ -133,6 +146,7 @@ struct MetaWire {
     resource_version: String,
     deletion_timestamp: Option<String>,
     annotations: Option<BTreeMap<String, String>>,
+    labels: Option<BTreeMap<String, String>>,
     managed_fields: Option<Vec<ManagedFields>>,
 }
 
@@ -155,7 +169,7 @@ impl From<SecretWire> for ExistingSecret {
             .into_iter()
             .map(|(key, value)| (key, value.0))
             .collect();
-        let mut key_owners: BTreeMap<String, BTreeSet<String>> =
+        let mut key_owners: BTreeMap<String, BTreeSet<Manager>> =
             data.keys().map(|key| (key.clone(), BTreeSet::new())).collect();
         for entry in wire.metadata.managed_fields.unwrap_or_default() {
             for key in keys_in(&entry.fields_v1) {
@@ -164,16 +178,18 @@ impl From<SecretWire> for ExistingSecret {
                 }
             }
         }
+        let labels = wire.metadata.labels.unwrap_or_default();
+        let annotations = wire.metadata.annotations.unwrap_or_default();
         Self {
             uid: wire.metadata.uid,
             resource_version: wire.metadata.resource_version,
             secret_type: wire.r#type,
             immutable: wire.immutable,
             deleting: wire.metadata.deletion_timestamp.is_some(),
-            owner: wire
-                .metadata
-                .annotations
-                .and_then(|mut annotations| annotations.remove(OWNER_ANNOTATION)),
+            owner: annotations.get(OWNER_ANNOTATION).cloned(),
+            labelled: labels.get(MANAGED_BY_LABEL).is_some_and(|by| by == MANAGED_BY),
+            labels,
+            annotations,
             key_owners,
             data,
         }
@@ -189,12 +205,14 @@ fn keys_in(fields: &Value) -> impl Iterator<Item = &str> {
 }
 
 /// A field manager. One that bears our name and did not apply is somebody else, as the API server sees it.
-fn manager_of(entry: &ManagedFields) -> String {
-    if entry.manager == FIELD_MANAGER && entry.operation != "Apply" {
+fn manager_of(entry: &ManagedFields) -> Manager {
+    let applies = entry.operation == "Apply";
+    let name = if entry.manager == FIELD_MANAGER && !applies {
         format!("{} ({})", entry.manager, entry.operation)
     } else {
         entry.manager.clone()
-    }
+    };
+    Manager { name, applies }
 }
 
 /// A base64 text that is decoded while it is parsed, so that no copy of it is left behind.
@@ -262,15 +280,19 @@ mod tests {
         assert!(secret.data["password"].same_as(b"hunter2"));
         assert!(secret.data["other"].is_empty());
         assert_eq!(secret.owner.as_deref(), Some("db"));
-        assert!(secret.is_ours("password"));
-        assert!(
-            !secret.is_ours("other"),
+        let manager = |name: &str, applies| Manager {
+            name: name.into(),
+            applies,
+        };
+        assert_eq!(
+            secret.key_owners["other"],
+            [manager("keyward (Update)", false)].into(),
             "an update under our name is not our apply"
         );
         assert!(secret.key_owners["unowned"].is_empty());
         assert_eq!(
             secret.key_owners["password"],
-            ["keyward".to_owned(), "kubectl".to_owned()].into()
+            [manager("keyward", true), manager("kubectl", false)].into()
         );
     }
 

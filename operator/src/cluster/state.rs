@@ -201,6 +201,7 @@ fn own_secret<'a>(
         labels: &NONE,
         annotations: &NONE,
         mark: Mark::None,
+        force: false,
     }
 }
 

@@ -65,6 +65,12 @@ impl Watches {
         }
     }
 
+    /// How the watches are doing.
+    #[must_use]
+    pub fn health(&self) -> Arc<WatchHealth> {
+        Arc::clone(&self.health)
+    }
+
     /// Watches `SyncedSecret`s.
     pub fn synced_secrets(
         &self,

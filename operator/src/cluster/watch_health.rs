@@ -58,6 +58,15 @@ impl WatchHealth {
         !watches.is_empty() && watches.iter().all(|watch| watch.synced.load(Ordering::Acquire))
     }
 
+    /// Waits until `watches` of them have seen a complete listing.
+    pub async fn until_synced(&self, watches: usize) {
+        // Listings take from milliseconds to minutes and happen once: looking now and then is all it needs.
+        let mut look = tokio::time::interval(Duration::from_millis(10));
+        while self.lock().len() < watches || !self.all_synced() {
+            look.tick().await;
+        }
+    }
+
     /// Every watch as it is now.
     #[must_use]
     pub fn snapshot(&self) -> Vec<WatchSnapshot> {

@@ -4,15 +4,16 @@
 //! is asked by one caller at a time; everybody else is told at once, so a dead store costs nobody a deadline.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use keyward_core::fault::{Class, Fault};
 use keyward_core::reason::Reason;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::stores::{Outcome, Store};
+use crate::stores::{FindQuery, Found, Outcome, Probe, ReadOutcome, RemoteRef, Store};
 
 /// How fast one store may be asked.
 #[derive(Debug, Clone, Copy)]
@@ -36,13 +37,12 @@ impl Default for Pace {
 pub struct LiveStore {
     /// Tells this instance from every other, also from an earlier one of the same object.
     pub id: u64,
-    /// `kind namespace/name`, for messages and logs.
-    pub label: Arc<str>,
     door: Box<dyn Store>,
     health: Mutex<Health>,
     slots: Semaphore,
     pace: Pace,
     next_slot: Mutex<Option<Instant>>,
+    report: Box<dyn Fn(HealthChange) + Send + Sync>,
 }
 
 /// Whether the store is asked at all.
@@ -70,36 +70,52 @@ pub enum HealthChange {
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 impl LiveStore {
-    /// Puts a door into use.
+    /// Puts a door into use. `report` hears of every change of its health.
     #[must_use]
-    pub fn new(label: Arc<str>, door: Box<dyn Store>, pace: Pace) -> Self {
+    pub fn new(door: Box<dyn Store>, pace: Pace, report: Box<dyn Fn(HealthChange) + Send + Sync>) -> Self {
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            label,
             door,
             health: Mutex::default(),
             slots: Semaphore::new(pace.concurrent),
             pace,
             next_slot: Mutex::default(),
+            report,
         }
     }
 
-    /// Asks the store through `call`, paced and guarded.
+    /// Says what is at a place, as [`Store::probe`].
     ///
     /// # Errors
     /// The store's own fault; or, while it is failing, the fault that says so, without asking it.
-    pub async fn ask<T>(&self, call: impl AsyncFnOnce(&dyn Store) -> Outcome<T>) -> Outcome<T> {
-        self.admit(Instant::now())?;
-        let outcome = self.paced(call).await;
-        self.note(outcome.as_ref().err(), Instant::now());
-        outcome
+    pub async fn probe(&self, at: &RemoteRef) -> Outcome<Probe> {
+        self.guarded(self.door.probe(at)).await
     }
 
-    /// Tries a failing store although its breaker is open, and says what that changed.
-    pub async fn check(&self) -> (Outcome<()>, HealthChange) {
-        let outcome = self.paced(async |door| door.check().await).await;
-        let change = self.note(outcome.as_ref().err(), Instant::now());
-        (outcome, change)
+    /// Reads the value at a place, as [`Store::read`].
+    ///
+    /// # Errors
+    /// As [`Self::probe`].
+    pub async fn read(&self, at: &RemoteRef) -> Outcome<ReadOutcome> {
+        self.guarded(self.door.read(at)).await
+    }
+
+    /// Lists places, as [`Store::find`].
+    ///
+    /// # Errors
+    /// As [`Self::probe`].
+    pub async fn find(&self, query: &FindQuery) -> Outcome<Vec<Found>> {
+        self.guarded(self.door.find(query)).await
+    }
+
+    /// Tries the store although its breaker may be open.
+    ///
+    /// # Errors
+    /// The store's own fault.
+    pub async fn check(&self) -> Outcome<()> {
+        let outcome = self.paced(self.door.check()).await;
+        self.settle(outcome.as_ref().err());
+        outcome
     }
 
     /// Ends the session.
@@ -114,10 +130,18 @@ impl LiveStore {
         Some((health.failing.clone()?, health.retry_at?))
     }
 
-    async fn paced<T>(&self, call: impl AsyncFnOnce(&dyn Store) -> Outcome<T>) -> Outcome<T> {
+    /// Nothing is sent before the future is polled, so a refused call costs the store nothing.
+    async fn guarded<T>(&self, call: BoxFuture<'_, Outcome<T>>) -> Outcome<T> {
+        self.admit(Instant::now())?;
+        let outcome = self.paced(call).await;
+        self.settle(outcome.as_ref().err());
+        outcome
+    }
+
+    async fn paced<T>(&self, call: BoxFuture<'_, Outcome<T>>) -> Outcome<T> {
         let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
         tokio::time::sleep_until(self.take_turn(Instant::now())).await;
-        call(self.door.as_ref()).await
+        call.await
     }
 
     /// The instant at which this caller's turn comes: turns are `1 / per_second` apart.
@@ -127,6 +151,13 @@ impl LiveStore {
         let turn = next.map_or(now, |planned| planned.max(now));
         *next = Some(turn + gap);
         turn
+    }
+
+    fn settle(&self, fault: Option<&Fault>) {
+        let change = self.note(fault, Instant::now());
+        if change != HealthChange::None {
+            (self.report)(change);
+        }
     }
 
     /// Lets one caller through to a failing store whose time has come, and nobody else.
@@ -190,10 +221,9 @@ fn retry_wait(failures: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::stores::{FindQuery, Found, Probe, ReadOutcome, RemoteRef};
     use futures::FutureExt as _;
-    use futures::future::BoxFuture;
+
+    use super::*;
 
     struct Scripted(Mutex<Vec<Outcome<()>>>);
 
@@ -247,9 +277,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_check_closes_the_breaker() {
         let store = store(vec![Ok(()), Err(down())]);
-        assert_eq!(store.check().await.1, HealthChange::Failed);
+        assert!(store.check().await.is_err());
         assert!(store.failing().is_some());
-        assert_eq!(store.check().await.1, HealthChange::Recovered);
+        assert!(store.check().await.is_ok());
         assert!(store.failing().is_none());
     }
 
@@ -259,7 +289,7 @@ mod tests {
             per_second: 100,
             concurrent: 4,
         };
-        let store = LiveStore::new("test".into(), Box::new(Scripted(Mutex::new(vec![]))), pace);
+        let store = LiveStore::new(Box::new(Scripted(Mutex::new(vec![]))), pace, Box::new(|_| ()));
         let now = Instant::now();
         let turns: Vec<_> = (0..50).map(|_| store.take_turn(now)).collect();
         assert_eq!(turns[49] - turns[0], Duration::from_millis(490));

@@ -1,5 +1,17 @@
 //! The store kinds: from a `SecretStore` or `ClusterSecretStore` to a door in use.
 
+mod controller;
+mod fetch;
+mod key;
 mod live;
+mod lockout;
+mod plan;
+mod registry;
 
+pub use controller::StoreController;
+pub use fetch::DoorBuilder;
+pub use key::StoreKey;
 pub use live::{HealthChange, LiveStore, Pace};
+pub use lockout::login_gate;
+pub use plan::{InsecureChoice, StoreObject};
+pub use registry::{Asked, HealthListener, Referent, SlotIdentity, StoreRegistry};

@@ -1,5 +1,15 @@
 //! The `SyncedSecret` kind: from remote places to one Kubernetes Secret.
 
+mod controller;
+mod gather;
+mod index;
+mod pass;
+mod plan;
 mod reader;
+mod render;
+mod rollout;
+mod write;
 
-pub use reader::Reader;
+pub use controller::{SyncController, SyncParts};
+pub use index::{Change, SyncIndex};
+pub use rollout::WorkloadIndex;

@@ -4,7 +4,7 @@
 //! object whose turn falls into the same interval. Values are shared only within a wave: at most [`WAVE_AGE`] and
 //! [`WAVE_BYTES`] in all, in buffers that are wiped; there is no other cache of values.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ impl Reader {
         }
         state.shared_failure(asked)?;
         let started = Instant::now();
-        match store.ask(async |door| door.probe(at).await).await {
+        match store.probe(at).await {
             Ok(probe) => {
                 let look = Look { probe, at: started };
                 state.look = Some(look.clone());
@@ -92,7 +92,7 @@ impl Reader {
         }
         state.shared_failure(asked)?;
         let started = Instant::now();
-        match store.ask(async |door| door.read(at).await).await {
+        match store.read(at).await {
             Ok(outcome) => {
                 state.look = Some(Look {
                     probe: as_probe(&outcome),
@@ -114,13 +114,10 @@ impl Reader {
         self.wave().expire(now);
     }
 
-    /// Forgets what belongs to a store instance that is no longer used.
-    pub fn forget_store(&self, id: u64) {
-        self.places
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|(store, _), _| *store != id);
-        self.wave().forget_store(id);
+    /// Forgets places of stores that are no longer in use.
+    pub fn keep_stores(&self, live: &HashSet<u64>) {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        places.retain(|(store, _), _| live.contains(store));
     }
 
     fn place(&self, store: &LiveStore, at: &RemoteRef) -> Arc<tokio::sync::Mutex<PlaceState>> {
@@ -200,18 +197,6 @@ impl Wave {
         if self.held.is_empty() {
             // A wave of thousands must not leave its tables behind.
             *self = Self::default();
-        }
-    }
-
-    fn forget_store(&mut self, id: u64) {
-        let gone: Vec<_> = self
-            .held
-            .keys()
-            .filter(|(store, _)| *store == id)
-            .cloned()
-            .collect();
-        for key in gone {
-            self.remove(&key);
         }
     }
 

@@ -91,17 +91,16 @@ impl FingerprintKey {
         self.finish(encoder)
     }
 
-    /// Of one credential at one place: `scope` says where it is used (address, user, domain), `credential` is the
+    /// Of one credential at one place: `fields` say where it is used (address, user, domain) and end with the
     /// password itself. What a store has rejected once is recognised wherever it turns up again.
     #[must_use]
-    pub fn of_credential(&self, scope: &[&str], credential: &[u8]) -> Fingerprint {
+    pub fn of_credential(&self, fields: &[&[u8]]) -> [u8; 32] {
         let mut encoder = Encoder::new(&self.key, "keyward/credential");
-        encoder.count(scope.len());
-        for part in scope {
-            encoder.part(part.as_bytes());
+        encoder.count(fields.len());
+        for field in fields {
+            encoder.part(field);
         }
-        encoder.part(credential);
-        self.finish(encoder)
+        encoder.digest()
     }
 
     fn finish(&self, encoder: Encoder) -> Fingerprint {

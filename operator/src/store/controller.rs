@@ -1,0 +1,243 @@
+//! Keeps the condition of each store object true: one pass tries the store and writes what it found, if that is new.
+
+use std::time::Duration;
+
+use keyward_core::fault::{Class, Fault};
+use keyward_core::reason::Reason;
+use keyward_crds::synced_secret::StoreKind;
+use keyward_crds::{ClusterSecretStore, SecretStore, StoreStatus};
+use tokio::time::Instant;
+
+use super::StoreKey;
+use super::plan::{CredentialHome, StoreObject};
+use super::registry::{Slot, StoreRegistry};
+use crate::cluster::StatusWriter;
+use crate::cluster::conditions::{self, Wanted};
+use crate::cluster::events::{EventKind, EventRecorder, Regarding};
+use crate::runtime::clock;
+use crate::stores::Outcome;
+
+/// A store that nobody reads from is tried this often, so that its condition is never stale for long.
+const IDLE_CHECK: Duration = Duration::from_secs(600);
+
+/// The first and the longest wait before a rejected login that cannot lock anybody out is tried again.
+const LOGIN_RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+
+/// What a pass needs.
+pub struct StoreController {
+    /// The stores.
+    pub registry: std::sync::Arc<StoreRegistry>,
+    /// Writes conditions.
+    pub status: StatusWriter,
+    /// Publishes events.
+    pub events: EventRecorder,
+    statuses: std::sync::Mutex<std::collections::HashMap<StoreKey, Known>>,
+}
+
+/// What is remembered of a store between passes.
+#[derive(Default, Clone)]
+struct Known {
+    status: Option<StoreStatus>,
+    rejected_logins: u32,
+}
+
+impl StoreController {
+    /// A controller over `registry`.
+    #[must_use]
+    pub fn new(registry: std::sync::Arc<StoreRegistry>, status: StatusWriter, events: EventRecorder) -> Self {
+        Self {
+            registry,
+            status,
+            events,
+            statuses: std::sync::Mutex::default(),
+        }
+    }
+
+    /// Tries a store and writes its condition. Returns when to come back.
+    pub async fn reconcile(&self, key: &StoreKey) -> Option<Instant> {
+        let Some(slot) = self.registry.slot(key) else {
+            self.known().remove(key);
+            return None;
+        };
+        let outcome = match &slot.object {
+            Err(fault) => Err(fault.clone()),
+            Ok(store) => self.try_store(&slot, store).await,
+        };
+        if let Err(fault) = self.write(key, &slot, outcome.as_ref().err()).await {
+            tracing::warn!(store = %key, reason = %fault.reason.as_str(), "{fault}");
+            return Some(Instant::now() + Duration::from_secs(2));
+        }
+        Some(Instant::now() + self.next_check(key, &slot, outcome.err()).await)
+    }
+
+    async fn try_store(&self, slot: &Slot, store: &StoreObject) -> Outcome<()> {
+        match &store.credentials {
+            // There is no credential to try it with; each reader brings its own.
+            CredentialHome::Consumer => Ok(()),
+            CredentialHome::Namespace(_) => {
+                let door = self.registry.door(slot, store, &store.home_for("")).await?;
+                door.check().await
+            }
+        }
+    }
+
+    async fn next_check(&self, key: &StoreKey, slot: &Slot, fault: Option<Fault>) -> Duration {
+        let Some(fault) = fault else {
+            self.known().entry(key.clone()).or_default().rejected_logins = 0;
+            return IDLE_CHECK;
+        };
+        let may_retry_login = slot.object.as_ref().is_ok_and(StoreObject::may_retry_login);
+        match fault.reason {
+            Reason::CredentialRejected if may_retry_login => {
+                let tries = {
+                    let mut known = self.known();
+                    let entry = known.entry(key.clone()).or_default();
+                    entry.rejected_logins = entry.rejected_logins.saturating_add(1);
+                    entry.rejected_logins
+                };
+                // The door never repeats a rejected login: a later try is a new door.
+                self.registry.retry(key).await;
+                let (first, longest) = LOGIN_RETRY;
+                first
+                    .saturating_mul(1 << tries.saturating_sub(1).min(6))
+                    .min(longest)
+            }
+            Reason::CredentialMissing
+            | Reason::CredentialNotGranted
+            | Reason::InsecureRefused
+            | Reason::InsecureExpired
+            | Reason::SpecInvalid
+            | Reason::CredentialRejected => IDLE_CHECK,
+            _ if fault.class == Class::Transient && slot_is_unbuilt(&fault) => {
+                self.registry.retry(key).await;
+                Duration::from_secs(2)
+            }
+            _ => fault.retry_after.unwrap_or(Duration::from_secs(2)),
+        }
+    }
+
+    async fn write(&self, key: &StoreKey, slot: &Slot, fault: Option<&Fault>) -> Outcome<()> {
+        let known = self.known().get(key).cloned().unwrap_or_default();
+        let seen = slot.object.as_ref().ok().and_then(|store| store.status.clone());
+        let old = known.status.or(seen);
+        let mut new = old.clone().unwrap_or_default();
+        let generation = slot.identity.generation;
+        new.observed_generation = Some(generation);
+        let now = clock::now();
+        let message = fault.map_or_else(|| ready_message(slot), ToString::to_string);
+        let changed = conditions::set(
+            &mut new.conditions,
+            &Wanted {
+                type_: "Ready",
+                status: Some(fault.is_none()),
+                reason: fault.map_or(Reason::StoreReady, |fault| fault.reason),
+                message: &message,
+                request_id: fault.and_then(|fault| fault.request_id.as_deref()),
+                generation,
+            },
+            now,
+        );
+        self.set_insecure(&mut new, slot, now);
+        if old.as_ref() == Some(&new) {
+            return Ok(());
+        }
+        let uid = &slot.identity.uid;
+        match key.kind {
+            StoreKind::SecretStore => {
+                self.status
+                    .write::<SecretStore, _>(&key.object, uid, old.as_ref(), &new)
+                    .await?;
+            }
+            StoreKind::ClusterSecretStore => {
+                self.status
+                    .write::<ClusterSecretStore, _>(&key.object, uid, old.as_ref(), &new)
+                    .await?;
+            }
+        }
+        if changed && (fault.is_some() || old.is_some()) {
+            self.publish(key, uid, fault, &message);
+        }
+        self.known().entry(key.clone()).or_default().status = Some(new);
+        Ok(())
+    }
+
+    fn set_insecure(&self, status: &mut StoreStatus, slot: &Slot, now: chrono::DateTime<chrono::Utc>) {
+        let insecure = slot
+            .object
+            .as_ref()
+            .ok()
+            .and_then(|store| Some((store, store.insecure.as_ref()?)));
+        let Some((store, insecure)) = insecure else {
+            conditions::remove(&mut status.conditions, "Insecure");
+            return;
+        };
+        let implications: Vec<_> = store.insecure_choices().into_iter().map(implication).collect();
+        let message = format!(
+            "{}; given reason: {}; ends at {}; see docs/how-to/secure-a-store.md for the secure setting",
+            implications.join("; "),
+            insecure.reason,
+            insecure.expires.to_rfc3339(),
+        );
+        let wanted = Wanted {
+            type_: "Insecure",
+            status: Some(true),
+            reason: Reason::Insecure,
+            message: &message,
+            request_id: None,
+            generation: slot.identity.generation,
+        };
+        if conditions::set(&mut status.conditions, &wanted, now) {
+            let regarding = regarding(&store.key, &slot.identity.uid);
+            self.events
+                .publish(regarding, EventKind::Warning, Reason::Insecure, &message);
+        }
+    }
+
+    fn publish(&self, key: &StoreKey, uid: &str, fault: Option<&Fault>, message: &str) {
+        let (kind, reason) = match fault {
+            Some(fault) => (EventKind::Warning, fault.reason),
+            None => (EventKind::Normal, Reason::StoreReady),
+        };
+        self.events.publish(regarding(key, uid), kind, reason, message);
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, std::collections::HashMap<StoreKey, Known>> {
+        self.statuses
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+fn regarding(key: &StoreKey, uid: &str) -> Regarding {
+    match key.kind {
+        StoreKind::SecretStore => Regarding::of::<SecretStore>(key.object.clone(), uid),
+        StoreKind::ClusterSecretStore => Regarding::of::<ClusterSecretStore>(key.object.clone(), uid),
+    }
+}
+
+fn ready_message(slot: &Slot) -> String {
+    match slot.object.as_ref().map(|store| &store.credentials) {
+        Ok(CredentialHome::Consumer) => {
+            "each reader logs in as its own ServiceAccount; tried when it reads".into()
+        }
+        _ => "login and read access work".into(),
+    }
+}
+
+/// A fault at the API server while a door was being built: nothing is wrong with the store itself.
+fn slot_is_unbuilt(fault: &Fault) -> bool {
+    fault.reason == Reason::ClusterUnavailable
+}
+
+fn implication(choice: super::plan::InsecureChoice) -> &'static str {
+    use super::plan::InsecureChoice as Choice;
+    match choice {
+        Choice::PlainHttp => "everybody on the network path can read every value (plain http)",
+        Choice::SkipTlsVerify => {
+            "anybody on the network path can pose as the store (certificate not verified)"
+        }
+        Choice::ApiServerAudience => {
+            "the store can use the ServiceAccount's token against this cluster (audience)"
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! The stores that exist, and their doors in use: one for each credential home.
+//!
+//! A door is built when it is first needed, once, whoever needs it first. A change of the store object or of
+//! anything it refers to puts its doors out of use; what reads through them then finds a new one.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use keyward_core::fault::{Class, Fault};
+use keyward_core::reason::Reason;
+use keyward_core::sync::grant::selector::Labels;
+use keyward_core::sync::grant::{self, Reader, Wanted};
+use keyward_core::sync::path::RemotePath;
+
+use keyward_crds::ENVIRONMENT_LABEL;
+
+use super::StoreKey;
+use super::fetch::{self, DoorBuilder, References};
+use super::live::{HealthChange, LiveStore, Pace};
+use super::plan::{CredentialHome, InsecureChoice, StoreObject};
+use crate::cluster::ObjectKey;
+use crate::runtime::clock;
+use crate::stores::Outcome;
+
+/// Hears of a store whose health changed.
+pub type HealthListener = Arc<dyn Fn(&StoreKey, HealthChange) + Send + Sync>;
+
+/// The stores that exist.
+pub struct StoreRegistry {
+    builder: DoorBuilder,
+    allowed: Vec<InsecureChoice>,
+    pace: Pace,
+    stores: RwLock<HashMap<StoreKey, Arc<Slot>>>,
+    namespaces: RwLock<HashMap<Arc<str>, Arc<Labels>>>,
+    listener: HealthListener,
+}
+
+/// One store object with its doors.
+pub struct Slot {
+    /// The object, or why it cannot be used.
+    pub object: Outcome<StoreObject>,
+    /// Its generation, also where it cannot be used.
+    pub identity: SlotIdentity,
+    doors: tokio::sync::Mutex<HashMap<Arc<str>, Built>>,
+}
+
+/// What can be said of a store object that cannot be parsed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotIdentity {
+    /// Its uid.
+    pub uid: String,
+    /// Its generation.
+    pub generation: i64,
+}
+
+/// What somebody asks of a store, as its access rules see it.
+#[derive(Debug, Clone, Copy)]
+pub enum Asked<'a> {
+    /// One place.
+    Place(Wanted<'a>),
+    /// Whatever begins so: below a path (Vault), or with these letters (Barbican).
+    Search {
+        /// The beginning as it was written.
+        prefix: &'a str,
+        /// The same as a path, where it is one.
+        path: Option<&'a RemotePath>,
+    },
+}
+
+type Built = Outcome<Arc<LiveStore>>;
+
+/// The kinds of object that a store refers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Referent {
+    /// A Secret.
+    Secret,
+    /// A ConfigMap.
+    ConfigMap,
+    /// A ServiceAccount.
+    ServiceAccount,
+}
+
+impl StoreRegistry {
+    /// An empty registry.
+    #[must_use]
+    pub fn new(
+        builder: DoorBuilder,
+        allowed: Vec<InsecureChoice>,
+        pace: Pace,
+        listener: HealthListener,
+    ) -> Self {
+        Self {
+            builder,
+            allowed,
+            pace,
+            stores: RwLock::default(),
+            namespaces: RwLock::default(),
+            listener,
+        }
+    }
+
+    /// Takes in a store object. Returns whether its spec is new.
+    pub fn put(&self, key: &StoreKey, identity: SlotIdentity, object: Outcome<StoreObject>) -> bool {
+        let old = {
+            let mut stores = self.stores.write().unwrap_or_else(PoisonError::into_inner);
+            if stores.get(key).is_some_and(|slot| slot.identity == identity) {
+                return false;
+            }
+            let slot = Slot {
+                object,
+                identity,
+                doors: tokio::sync::Mutex::default(),
+            };
+            stores.insert(key.clone(), Arc::new(slot))
+        };
+        close_doors(old);
+        true
+    }
+
+    /// Takes in that a store object is gone.
+    pub fn remove(&self, key: &StoreKey) {
+        let old = self
+            .stores
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(key);
+        close_doors(old);
+    }
+
+    /// Takes in the labels of a namespace. Returns whether they are new.
+    pub fn put_namespace(&self, name: Arc<str>, labels: Labels) -> bool {
+        let mut namespaces = self.namespaces.write().unwrap_or_else(PoisonError::into_inner);
+        let new = namespaces.get(&name).is_none_or(|known| **known != labels);
+        namespaces.insert(name, Arc::new(labels));
+        new
+    }
+
+    /// Takes in that a namespace is gone.
+    pub fn remove_namespace(&self, name: &str) {
+        self.namespaces
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(name);
+    }
+
+    /// Whether any store refers to an object.
+    #[must_use]
+    pub fn refers_to(&self, what: Referent, object: &ObjectKey) -> bool {
+        let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
+        stores.values().any(|slot| {
+            slot.object
+                .as_ref()
+                .is_ok_and(|store| refers_to(store, what, object))
+        })
+    }
+
+    /// Takes in that an object changed. Returns the stores that refer to it, whose doors are out of use now.
+    pub async fn referent_changed(&self, what: Referent, object: &ObjectKey) -> Vec<StoreKey> {
+        let mut changed = Vec::new();
+        for (key, slot) in self.all() {
+            let Ok(store) = &slot.object else { continue };
+            if !refers_to(store, what, object) {
+                continue;
+            }
+            let mut doors = slot.doors.lock().await;
+            if let Some(Ok(door)) = doors.remove(&object.namespace) {
+                tokio::spawn(async move { door.close().await });
+            }
+            changed.push(key);
+        }
+        changed
+    }
+
+    /// The store through which `namespace` may read what is asked.
+    ///
+    /// # Errors
+    /// `StoreNotFound`; a refusal that names the rule; or why the store does not work.
+    pub async fn resolve(
+        &self,
+        namespace: &str,
+        key: &StoreKey,
+        asked: Asked<'_>,
+    ) -> Outcome<Arc<LiveStore>> {
+        let Some(slot) = self.slot(key) else {
+            return Err(Fault::new(
+                Class::Absent,
+                Reason::StoreNotFound,
+                format!("{key} does not exist"),
+            ));
+        };
+        let store = slot.object.as_ref().map_err(|fault| not_ready(key, fault))?;
+        let labels = self.labels(namespace);
+        let environment = labels.get(ENVIRONMENT_LABEL).map(String::as_str);
+        let reader = Reader {
+            namespace,
+            labels: &labels,
+            environment,
+        };
+        match &store.access {
+            Some(access) => drop(grant::decide(
+                access,
+                store.environment.as_deref(),
+                reader,
+                &[wanted(store, asked)],
+            )?),
+            None => grant::check_environment(store.environment.as_deref(), reader)?,
+        }
+        self.door(&slot, store, &store.home_for(namespace))
+            .await
+            .map_err(|fault| not_ready(key, &fault))
+    }
+
+    /// The door of a store with the credentials of `home`, built if need be.
+    ///
+    /// # Errors
+    /// Why it cannot be built; the answer stands until the store or what it refers to changes, or [`Self::retry`].
+    pub async fn door(&self, slot: &Slot, store: &StoreObject, home: &ObjectKey) -> Built {
+        store.check_insecure(&self.allowed, clock::now())?;
+        let mut doors = slot.doors.lock().await;
+        if let Some(built) = doors.get(&home.namespace) {
+            return built.clone();
+        }
+        let listener = Arc::clone(&self.listener);
+        let key = store.key.clone();
+        let built = self.builder.build(store, home).await.map(|door| {
+            let report = move |change| listener(&key, change);
+            Arc::new(LiveStore::new(door, self.pace, Box::new(report)))
+        });
+        doors.insert(Arc::clone(&home.namespace), built.clone());
+        built
+    }
+
+    /// Puts a store's doors out of use, so that the next reader has them built anew.
+    pub async fn retry(&self, key: &StoreKey) {
+        if let Some(slot) = self.slot(key) {
+            for (_, built) in slot.doors.lock().await.drain() {
+                if let Ok(door) = built {
+                    door.close().await;
+                }
+            }
+        }
+    }
+
+    /// The store object of that name with its doors.
+    #[must_use]
+    pub fn slot(&self, key: &StoreKey) -> Option<Arc<Slot>> {
+        self.stores
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(key)
+            .cloned()
+    }
+
+    /// The doors in use.
+    pub async fn live(&self) -> HashSet<u64> {
+        let mut live = HashSet::new();
+        for (_, slot) in self.all() {
+            live.extend(slot.doors.lock().await.values().flatten().map(|door| door.id));
+        }
+        live
+    }
+
+    /// Ends every session.
+    pub async fn close(&self) {
+        for (key, _) in self.all() {
+            self.retry(&key).await;
+        }
+    }
+
+    /// Every store.
+    #[must_use]
+    pub fn all(&self) -> Vec<(StoreKey, Arc<Slot>)> {
+        let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
+        stores
+            .iter()
+            .map(|(key, slot)| (key.clone(), Arc::clone(slot)))
+            .collect()
+    }
+
+    fn labels(&self, namespace: &str) -> Arc<Labels> {
+        let namespaces = self.namespaces.read().unwrap_or_else(PoisonError::into_inner);
+        namespaces.get(namespace).cloned().unwrap_or_default()
+    }
+}
+
+fn wanted<'a>(store: &StoreObject, asked: Asked<'a>) -> Wanted<'a> {
+    match asked {
+        Asked::Place(place) => place,
+        Asked::Search { prefix, .. } if store.barbican.is_some() => Wanted::Beginning(prefix),
+        Asked::Search { path, .. } => Wanted::Below(path),
+    }
+}
+
+/// A store's own fault as those who wait for it see it.
+fn not_ready(key: &StoreKey, fault: &Fault) -> Fault {
+    let refused = matches!(
+        fault.reason,
+        Reason::StoreUnavailable | Reason::StoreSealed | Reason::StoreThrottled
+    );
+    let reason = if refused {
+        fault.reason
+    } else {
+        Reason::StoreNotReady
+    };
+    Fault {
+        reason,
+        message: format!("{key}: {}", fault.message).into(),
+        ..fault.clone()
+    }
+}
+
+fn refers_to(store: &StoreObject, what: Referent, object: &ObjectKey) -> bool {
+    match &store.credentials {
+        CredentialHome::Namespace(home) if **home != *object.namespace => return false,
+        _ => {}
+    }
+    let References {
+        secrets,
+        config_maps,
+        service_accounts,
+    } = fetch::references(store);
+    let names = match what {
+        Referent::Secret => secrets,
+        Referent::ConfigMap => config_maps,
+        Referent::ServiceAccount => service_accounts,
+    };
+    names.iter().any(|name| **name == *object.name)
+}
+
+fn close_doors(slot: Option<Arc<Slot>>) {
+    if let Some(slot) = slot {
+        tokio::spawn(async move {
+            for (_, built) in slot.doors.lock().await.drain() {
+                if let Ok(door) = built {
+                    door.close().await;
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,203 @@
+//! Parses a `SyncedSecret` into a plan whose parts are known to be well formed.
+//!
+//! What the schema has checked is taken over; what it cannot say is checked here, once for each pass, before
+//! anything is asked of a store.
+
+use keyward_core::fault::{Class, Fault};
+use keyward_core::reason::Reason;
+use keyward_core::sync::decode::Decode;
+use keyward_core::sync::fields::{Extraction, FieldChoice, FieldPath, FieldSelection};
+use keyward_core::sync::find::NamePattern;
+use keyward_core::sync::keys::{ConflictRule, DataKey};
+use keyward_core::sync::path::RemotePath;
+use keyward_core::sync::template::Template;
+use keyward_crds::SyncedSecret;
+use keyward_crds::synced_secret as api;
+
+use super::index::target_of;
+use crate::cluster::ObjectKey;
+use crate::store::StoreKey;
+use crate::stores::{FindQuery, Outcome, Place, RemoteRef};
+
+/// The most places that a search may list before the pattern is applied.
+const MOST_LISTED: usize = 10_000;
+
+/// What is to be done for one object.
+pub struct Plan {
+    /// The Secret to write.
+    pub target: ObjectKey,
+    /// Where the values come from.
+    pub sources: Vec<SourcePlan>,
+    /// What to do when two sources give the same key.
+    pub conflict: ConflictRule,
+    /// Keys that are made by templates.
+    pub data: Vec<(DataKey, Template)>,
+    /// Whether the sources' own keys are kept beside them.
+    pub keep_sources: bool,
+    /// Labels that are made by templates.
+    pub labels: Vec<(String, Template)>,
+    /// Annotations that are made by templates.
+    pub annotations: Vec<(String, Template)>,
+}
+
+/// One source.
+pub struct SourcePlan {
+    /// Which store.
+    pub store: StoreKey,
+    /// What to read there.
+    pub wanted: Wanted,
+    /// The path or name as access rules see it; `None` where it is a UUID, or a search of everything.
+    pub granted_as: Option<RemotePath>,
+    /// What to take of it.
+    pub extraction: Extraction,
+}
+
+/// What a source reads.
+pub enum Wanted {
+    /// One place.
+    One(RemoteRef),
+    /// Every place that matches.
+    Search {
+        /// What the store is asked.
+        query: FindQuery,
+        /// What the whole name must match.
+        pattern: Option<NamePattern>,
+        /// More matches than this is a fault.
+        max: usize,
+    },
+}
+
+/// Parses an object.
+///
+/// # Errors
+/// `SpecInvalid` or `KeyInvalid` or `TemplateFailed`, naming the field.
+pub fn parse(key: &ObjectKey, object: &SyncedSecret) -> Outcome<Plan> {
+    let spec = &object.spec;
+    let template = spec.target.template.clone().unwrap_or_default();
+    let mut data = Vec::with_capacity(template.data.len());
+    for (name, source) in &template.data {
+        let data_key = DataKey::parse(name.as_str())?;
+        data.push((data_key, compile(&format!("template.data.{name}"), source)?));
+    }
+    Ok(Plan {
+        target: target_of(key, object),
+        sources: spec
+            .sources
+            .iter()
+            .enumerate()
+            .map(|(index, source)| parse_source(key, index, source))
+            .collect::<Outcome<_>>()?,
+        conflict: match spec.conflict {
+            api::ConflictRule::Fail => ConflictRule::Fail,
+            api::ConflictRule::FirstWins => ConflictRule::FirstWins,
+            api::ConflictRule::LastWins => ConflictRule::LastWins,
+        },
+        keep_sources: template.keep_sources || data.is_empty(),
+        data,
+        labels: compile_all("template.labels", &template.labels)?,
+        annotations: compile_all("template.annotations", &template.annotations)?,
+    })
+}
+
+fn parse_source(key: &ObjectKey, index: usize, source: &api::Source) -> Outcome<SourcePlan> {
+    let version = source.version.and_then(|version| u64::try_from(version).ok());
+    let one = |place| Wanted::One(RemoteRef { place, version });
+    let text = source.path.as_ref().or(source.name.as_ref());
+    let text = text.or_else(|| source.find.as_ref().and_then(|find| find.prefix.as_ref()));
+    let granted_as = text.map(|text| text.trim_end_matches('/').parse::<RemotePath>());
+    let granted_as = match (granted_as.transpose(), &source.path) {
+        (Ok(path), _) => path,
+        (Err(error), Some(path)) => return Err(invalid(format!("sources[{index}]: path `{path}`: {error}"))),
+        // A name of Barbican need not be a path; access rules then cover it by `**` alone.
+        (Err(_), None) => None,
+    };
+    let wanted = match (
+        &source.path,
+        &source.name,
+        &source.uuid,
+        &source.container,
+        &source.find,
+    ) {
+        (Some(path), ..) => one(Place::Path(path.clone())),
+        (_, Some(name), ..) => one(Place::Name(name.clone())),
+        (_, _, Some(uuid), ..) => one(Place::Uuid(uuid.clone())),
+        (_, _, _, Some(container), _) => one(Place::Container(container.clone())),
+        (.., Some(find)) => parse_find(index, find)?,
+        _ => return Err(invalid(format!("sources[{index}] names nothing to read"))),
+    };
+    Ok(SourcePlan {
+        store: StoreKey::referred(&key.namespace, &source.store_ref),
+        wanted,
+        granted_as,
+        extraction: Extraction {
+            selection: parse_selection(index, source)?,
+            prefix: source.prefix.clone().unwrap_or_default(),
+            decode: decode(source.decode),
+        },
+    })
+}
+
+fn parse_find(index: usize, find: &api::Find) -> Outcome<Wanted> {
+    let pattern = find
+        .pattern
+        .as_deref()
+        .map(NamePattern::parse)
+        .transpose()
+        .map_err(|error| invalid(format!("sources[{index}].find.pattern: {error}")))?;
+    let max = usize::try_from(find.max).unwrap_or_default();
+    let query = FindQuery {
+        prefix: find.prefix.clone().unwrap_or_default(),
+        tags: find.tags.clone().unwrap_or_default(),
+        // The cap is on what matches; a listing may hold more, up to a bound of its own.
+        limit: if pattern.is_some() { MOST_LISTED } else { max },
+    };
+    Ok(Wanted::Search { query, pattern, max })
+}
+
+fn parse_selection(index: usize, source: &api::Source) -> Outcome<FieldSelection> {
+    if let Some(key) = &source.key {
+        return Ok(FieldSelection::Whole { key: key.clone() });
+    }
+    let Some(fields) = &source.fields else {
+        return Ok(FieldSelection::All);
+    };
+    let choices = fields.iter().map(|field| {
+        let path = field
+            .field
+            .parse::<FieldPath>()
+            .map_err(|error| invalid(format!("sources[{index}]: field `{}`: {error}", field.field)))?;
+        Ok(FieldChoice {
+            field: path,
+            key: field.key.clone(),
+            decode: field.decode.map(decode),
+        })
+    });
+    choices.collect::<Outcome<Vec<_>>>().map(FieldSelection::Fields)
+}
+
+fn decode(decode: api::Decode) -> Decode {
+    match decode {
+        api::Decode::None => Decode::None,
+        api::Decode::Base64 => Decode::Base64,
+        api::Decode::Base64Url => Decode::Base64Url,
+        api::Decode::Hex => Decode::Hex,
+    }
+}
+
+fn compile_all(
+    field: &str,
+    sources: &std::collections::BTreeMap<String, String>,
+) -> Outcome<Vec<(String, Template)>> {
+    let compiled = sources
+        .iter()
+        .map(|(name, source)| Ok((name.clone(), compile(&format!("{field}.{name}"), source)?)));
+    compiled.collect()
+}
+
+fn compile(name: &str, source: &str) -> Outcome<Template> {
+    Ok(Template::compile(name, source)?)
+}
+
+fn invalid(message: String) -> Fault {
+    Fault::new(Class::Permanent, Reason::SpecInvalid, message)
+}

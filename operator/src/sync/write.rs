@@ -1,0 +1,307 @@
+//! What the Secret of one object looks like, and the one write that makes it right.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use keyward_core::fault::Fault;
+use keyward_core::secret::SecretMap;
+use keyward_core::sync::fingerprint::{Comparison, Content};
+use keyward_core::sync::ownership::{self, Adoption, Desired, Ownership, Removal};
+use keyward_crds::synced_secret::{AdoptionPolicy, SyncedSecretStatus, Target};
+
+use super::pass::Pass;
+use super::plan::Plan;
+use super::render::Rendered;
+use crate::cluster::{
+    Applied, ClusterReader, ExistingSecret, FIELD_MANAGER, Mark, ObjectKey, Precondition, SecretApply,
+    SecretEntry, SecretIndex, SecretWriter,
+};
+use crate::stores::Outcome;
+
+/// Examines and writes Secrets.
+pub(super) struct Writer {
+    /// Which Secrets exist.
+    pub secrets: Arc<SecretIndex>,
+    /// Reads one.
+    pub reader: ClusterReader,
+    /// Writes one.
+    pub writer: SecretWriter,
+}
+
+/// The Secret before a write.
+pub(super) enum SecretState {
+    /// There is none.
+    Missing,
+    /// It holds what we wrote.
+    Intact {
+        /// Its uid.
+        uid: String,
+        /// Its resourceVersion.
+        resource_version: String,
+    },
+    /// We wrote it and it holds something else now.
+    Drifted(Box<ExistingSecret>),
+    /// We have not written it.
+    Foreign(Box<ExistingSecret>),
+}
+
+/// The Secret after a pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Written {
+    /// Its uid.
+    pub uid: String,
+    /// Its resourceVersion.
+    pub resource_version: String,
+    /// What was done.
+    pub deed: Deed,
+}
+
+/// What was done to a Secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deed {
+    /// Nothing was needed.
+    Nothing,
+    /// It was made.
+    Created,
+    /// A new value was written.
+    Updated,
+    /// The same value was written again over a change by somebody else.
+    Repaired,
+}
+
+impl Writer {
+    /// Looks at the Secret: from what the watch says where that is enough, by one read where it is not.
+    pub(super) async fn examine(
+        &self,
+        pass: &Pass<'_>,
+        plan: &Plan,
+        old: &SyncedSecretStatus,
+    ) -> Outcome<SecretState> {
+        let Some(entry) = self.secrets.get(&plan.target) else {
+            return Ok(SecretState::Missing);
+        };
+        let ours = old
+            .secret
+            .as_ref()
+            .filter(|written| *written.name == *plan.target.name && *written.uid == *entry.uid);
+        let known = |uid: &str, version: &str| *entry.uid == *uid && *entry.resource_version == *version;
+        let intact = ours.is_some_and(|written| known(&written.uid, &written.resource_version))
+            || pass
+                .memory
+                .intact
+                .as_ref()
+                .is_some_and(|(uid, version)| known(uid, version));
+        if intact {
+            return Ok(SecretState::Intact {
+                uid: entry.uid.into(),
+                resource_version: entry.resource_version.into(),
+            });
+        }
+        let Some(existing) = self.reader.secret(&plan.target).await? else {
+            return Ok(SecretState::Missing);
+        };
+        let Some(written) = ours.filter(|written| written.uid == existing.uid) else {
+            return Ok(SecretState::Foreign(Box::new(existing)));
+        };
+        let spec_type = &pass.object.spec.target.type_;
+        if is_intact(pass, plan, spec_type, &existing, &written.fingerprint) {
+            return Ok(SecretState::Intact {
+                uid: existing.uid,
+                resource_version: existing.resource_version,
+            });
+        }
+        Ok(SecretState::Drifted(Box::new(existing)))
+    }
+
+    /// Writes what was rendered, if the Secret does not hold it already.
+    pub(super) async fn write(
+        &self,
+        pass: &Pass<'_>,
+        plan: &Plan,
+        old: &SyncedSecretStatus,
+        secret: SecretState,
+        rendered: &Rendered,
+    ) -> Outcome<Written> {
+        let kept = old
+            .secret
+            .as_ref()
+            .map_or("", |written| written.fingerprint.as_str());
+        let same = rendered.fingerprint.compare(kept) == Comparison::Same;
+        let existing = match secret {
+            SecretState::Intact {
+                uid,
+                resource_version,
+            } if same => {
+                return Ok(Written {
+                    uid,
+                    resource_version,
+                    deed: Deed::Nothing,
+                });
+            }
+            SecretState::Missing => None,
+            SecretState::Drifted(existing) | SecretState::Foreign(existing) => Some(existing),
+            SecretState::Intact { .. } => self.reader.secret(&plan.target).await?.map(Box::new),
+        };
+        let (deed, applied) = self
+            .apply(pass, plan, old, existing.as_deref(), rendered, same)
+            .await?;
+        self.secrets.wrote(
+            &plan.target,
+            SecretEntry {
+                uid: applied.uid.as_str().into(),
+                resource_version: applied.resource_version.as_str().into(),
+                owner: Some((*pass.key.name).into()),
+            },
+        );
+        Ok(Written {
+            uid: applied.uid,
+            resource_version: applied.resource_version,
+            deed,
+        })
+    }
+
+    async fn apply(
+        &self,
+        pass: &Pass<'_>,
+        plan: &Plan,
+        old: &SyncedSecretStatus,
+        existing: Option<&ExistingSecret>,
+        rendered: &Rendered,
+        same: bool,
+    ) -> Outcome<(Deed, Applied)> {
+        let spec = &pass.object.spec.target;
+        let keys: BTreeSet<String> = rendered.data.keys().cloned().collect();
+        let adoption = adoption(spec);
+        let owned = existing.map(ExistingSecret::ownership);
+        let desired = Desired {
+            object: &pass.key.name,
+            field_manager: FIELD_MANAGER,
+            secret_type: &spec.type_,
+            keys: &keys,
+            adoption: &adoption,
+            written_uid: old.secret.as_ref().map(|written| written.uid.as_str()),
+        };
+        let (precondition, whole, force, deed) = match (ownership::decide(owned.as_ref(), &desired), existing)
+        {
+            (Ownership::Refused(fault), _) => return Err(named(&plan.target, fault)),
+            (Ownership::Update(update), Some(existing)) => {
+                let deed = if same { Deed::Repaired } else { Deed::Updated };
+                // Our labels in our own Secret are ours to put right as well.
+                let force = update.whole || !update.take.is_empty();
+                (existing.unchanged(), update.whole, force, deed)
+            }
+            (Ownership::Create | Ownership::Update(_), _) => {
+                let deed = if same { Deed::Repaired } else { Deed::Created };
+                (Precondition::Absent, true, false, deed)
+            }
+        };
+        let apply = SecretApply {
+            key: &plan.target,
+            precondition: &precondition,
+            data: &rendered.data,
+            secret_type: whole.then_some(spec.type_.as_str()),
+            labels: &rendered.labels,
+            annotations: &rendered.annotations,
+            mark: if whole {
+                Mark::Owner(&pass.key.name)
+            } else {
+                Mark::Guest(&pass.key.name)
+            },
+            force,
+        };
+        Ok((deed, self.writer.apply(&apply).await?))
+    }
+
+    /// Gives up what `object` has in a Secret: the Secret itself where it holds nothing else.
+    pub(super) async fn release(&self, object: &ObjectKey, target: &ObjectKey) -> Outcome<()> {
+        let Some(existing) = self.reader.secret(target).await? else {
+            return Ok(());
+        };
+        match ownership::removal(&existing.ownership(), &object.name, FIELD_MANAGER) {
+            Removal::Nothing => Ok(()),
+            Removal::Secret => {
+                self.writer
+                    .delete(target, &existing.uid, &existing.resource_version)
+                    .await?;
+                self.secrets.deleted(target, &existing.uid);
+                Ok(())
+            }
+            Removal::Keys => {
+                let kept_type = existing.labelled.then_some(existing.secret_type.as_str());
+                let applied = self
+                    .writer
+                    .release(target, &existing.unchanged(), kept_type)
+                    .await?;
+                self.secrets.wrote(
+                    target,
+                    SecretEntry {
+                        uid: applied.uid.as_str().into(),
+                        resource_version: applied.resource_version.as_str().into(),
+                        owner: None,
+                    },
+                );
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Whether the keys, labels and annotations that are ours are still what was written.
+fn is_intact(
+    pass: &Pass<'_>,
+    plan: &Plan,
+    secret_type: &str,
+    existing: &ExistingSecret,
+    fingerprint: &str,
+) -> bool {
+    if existing.owner.as_deref() != Some(&*pass.key.name) {
+        return false;
+    }
+    let is_ours = |key: &str| {
+        let owners = existing.key_owners.get(key);
+        owners.is_some_and(|owners| {
+            owners
+                .iter()
+                .any(|owner| owner.applies && owner.name == FIELD_MANAGER)
+        })
+    };
+    let data: SecretMap = existing
+        .data
+        .iter()
+        .filter(|(key, _)| is_ours(key))
+        .map(|(key, value)| (key.clone(), value.duplicate()))
+        .collect();
+    let ours = |all: &std::collections::BTreeMap<String, String>, names: &[(String, _)]| {
+        let named = names
+            .iter()
+            .filter_map(|(name, _)| Some((name.clone(), all.get(name)?.clone())));
+        named.collect()
+    };
+    let labels = ours(&existing.labels, &plan.labels);
+    let annotations = ours(&existing.annotations, &plan.annotations);
+    let content = Content {
+        secret_type,
+        labels: &labels,
+        annotations: &annotations,
+        data: &data,
+    };
+    pass.fingerprints.of_secret(&content).compare(fingerprint) == Comparison::Same
+}
+
+fn adoption(target: &Target) -> Adoption {
+    let Some(adoption) = &target.adoption else {
+        return Adoption::Never;
+    };
+    match adoption.policy {
+        AdoptionPolicy::Never => Adoption::Never,
+        AdoptionPolicy::AddKeys => Adoption::AddKeys,
+        AdoptionPolicy::TakeKeys => Adoption::TakeKeys(adoption.keys.iter().flatten().cloned().collect()),
+    }
+}
+
+fn named(target: &ObjectKey, fault: Fault) -> Fault {
+    Fault {
+        message: format!("Secret {target}: {}", fault.message).into(),
+        ..fault
+    }
+}
