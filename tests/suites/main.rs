@@ -1,6 +1,7 @@
 //! All suites, in one program: they share the servers.
 
 mod rig;
+mod stores;
 
 use std::process::ExitCode;
 
@@ -17,5 +18,6 @@ fn main() -> Result<ExitCode> {
         .collect();
     let mut suite = Suite::new(kinds)?;
     rig::register(&mut suite);
+    stores::register(&mut suite);
     Ok(suite.run())
 }

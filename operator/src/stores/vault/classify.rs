@@ -9,6 +9,8 @@ use keyward_core::fault::{Class, Fault};
 use keyward_core::reason::Reason;
 
 use super::endpoints::ErrorEnvelope;
+use super::wire::decode;
+use crate::stores::Outcome;
 use crate::stores::transport::Response;
 
 /// Longer waits than this are the server's business, not ours.
@@ -49,6 +51,13 @@ pub(super) fn refused(answer: &Response, what: &str) -> Fault {
             "failed: nothing is mounted there",
         )
         .advise("check the mount and the namespace"),
+        // The only 404 with a warning: a path that a mount of this KV version does not have.
+        404 if error.warnings.is_some_and(|warnings| !warnings.is_empty()) => fault(
+            Class::Permanent,
+            Reason::SpecInvalid,
+            "failed: the mount is of another KV version",
+        )
+        .advise("set the KV version to the other one, or to auto"),
         404 => fault(Class::Absent, Reason::RemoteNotFound, "found nothing"),
         405 => fault(
             Class::Permanent,
@@ -94,14 +103,21 @@ pub(super) fn refused(answer: &Response, what: &str) -> Fault {
 
 /// The fault that an unsuccessful login becomes: what another call is denied for, here rejects the credential.
 pub(super) fn login_refused(answer: &Response, method: &str) -> Fault {
-    let what = format!("the {method} login");
-    match answer.status.as_u16() {
-        400 | 401 | 403 | 404 | 405 => {
-            let id = envelope(answer).request_id;
-            rejected(format!("{what} was rejected (status {})", answer.status.as_u16())).with_request_id(id)
-        }
-        _ => refused(answer, &what),
+    let (what, error, status) = (
+        format!("the {method} login"),
+        envelope(answer),
+        answer.status.as_u16(),
+    );
+    let is_rejection = match status {
+        400 | 401 | 403 | 404 | 405 => true,
+        // Vault 1.13.0 answers a wrong secret id or password like this.
+        500 => error.errors.iter().any(|text| text.starts_with("invalid ")),
+        _ => false,
+    };
+    if !is_rejection {
+        return refused(answer, &what);
     }
+    rejected(format!("{what} was rejected (status {status})")).with_request_id(error.request_id)
 }
 
 /// A login that must not be repeated as it is.
@@ -130,8 +146,18 @@ pub(super) fn says_token_is_dead(answer: &Response) -> bool {
 
 /// Whether the server has no such endpoint, as opposed to nothing at the path.
 pub(super) fn is_unsupported(answer: &Response) -> bool {
-    answer.status == StatusCode::METHOD_NOT_ALLOWED
-        || (answer.status == StatusCode::NOT_FOUND && !envelope(answer).errors.is_empty())
+    let error = envelope(answer);
+    let complains = !error.errors.is_empty() || error.warnings.is_some_and(|warnings| !warnings.is_empty());
+    answer.status == StatusCode::METHOD_NOT_ALLOWED || (answer.status == StatusCode::NOT_FOUND && complains)
+}
+
+/// Whether the server itself says that there is nothing at the path. A 404 of something between us and the server
+/// comes with a page of its own and is a fault.
+pub(super) fn is_nothing_there(answer: &Response, what: &str) -> Outcome<bool> {
+    if answer.status != StatusCode::NOT_FOUND || is_unsupported(answer) {
+        return Ok(false);
+    }
+    decode::<ErrorEnvelope>(answer, what).map(|_| true)
 }
 
 fn envelope(answer: &Response) -> ErrorEnvelope {
@@ -201,6 +227,8 @@ mod tests {
                 Reason::CredentialRejected
             );
         }
+        let old = answer(500, r#"{"errors":["invalid secret id"]}"#);
+        assert_eq!(login_refused(&old, "appRole").reason, Reason::CredentialRejected);
         for status in [429, 500, 503] {
             assert!(login_refused(&answer(status, ""), "jwt").may_pass(), "{status}");
         }

@@ -73,8 +73,6 @@ pub(super) struct DetailedList {
 pub(super) struct ValueEnvelope<'a> {
     #[serde(borrow, default)]
     pub(super) data: Option<&'a RawValue>,
-    #[serde(default)]
-    pub(super) warnings: Option<Vec<IgnoredAny>>,
 }
 
 /// `data` of a KV v2 answer: the value beside its version.
@@ -90,6 +88,8 @@ pub(super) struct VersionedValue<'a> {
 pub(super) struct ErrorEnvelope {
     #[serde(default)]
     pub(super) errors: Vec<String>,
+    #[serde(default)]
+    pub(super) warnings: Option<Vec<IgnoredAny>>,
     #[serde(default)]
     pub(super) request_id: Option<String>,
 }

@@ -11,10 +11,10 @@ use vaultrs::api::kv1::requests::ListSecretRequest;
 use vaultrs::api::kv2::requests::ListSecretsRequest;
 use vaultrs::api::kv2::responses::{ListSecretsResponse, ReadSecretMetadataResponse};
 
-use super::classify::{is_unsupported, refused};
-use super::endpoints::{DetailedList, ErrorEnvelope, ListWithMetadata};
+use super::classify::{is_nothing_there, is_unsupported, refused};
+use super::endpoints::{DetailedList, ListWithMetadata};
 use super::kv::{Engine, Metadata, Mount, check_path, now, probe_of};
-use super::wire::{data_of, decode};
+use super::wire::data_of;
 use crate::stores::transport::Response;
 use crate::stores::{FindQuery, Found, Outcome, Place, Probe, RemoteVersion};
 
@@ -128,7 +128,7 @@ impl Finder {
                     .await?
             }
         };
-        if is_empty_list(&answer, &what)? {
+        if is_nothing_there(&answer, &what)? {
             return Ok(Listing::default());
         }
         if answer.status != StatusCode::OK {
@@ -149,7 +149,7 @@ impl Finder {
             self.lists_names_only.store(true, Ordering::Relaxed);
             return Ok(None);
         }
-        if is_empty_list(&answer, what)? {
+        if is_nothing_there(&answer, what)? {
             return Ok(Some(Listing::default()));
         }
         if answer.status != StatusCode::OK {
@@ -198,14 +198,6 @@ fn current(metadata: &ReadSecretMetadataResponse) -> Option<RemoteVersion> {
         Probe::Current(version) => Some(version),
         _ => None,
     }
-}
-
-/// The server says 404 for a folder with nothing in it.
-fn is_empty_list(answer: &Response, what: &str) -> Outcome<bool> {
-    if answer.status != StatusCode::NOT_FOUND || is_unsupported(answer) {
-        return Ok(false);
-    }
-    decode::<ErrorEnvelope>(answer, what).map(|_| true)
 }
 
 fn list_refused(mount: &Mount, engine: Engine, folder: &str, answer: &Response, what: &str) -> Fault {

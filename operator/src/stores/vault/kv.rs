@@ -15,10 +15,10 @@ use vaultrs::api::kv2::requests::{ReadSecretMetadataRequest, ReadSecretRequest};
 use vaultrs::api::kv2::responses::{ReadSecretMetadataResponse, SecretVersionMetadata};
 
 use super::attempts::Finding;
-use super::classify::{is_unsupported, not_understood, refused};
+use super::classify::{is_nothing_there, not_understood, refused};
 use super::client::Client;
 use super::config::KvVersion;
-use super::endpoints::{ErrorEnvelope, LookUpMount, MountInfo, ValueEnvelope, VersionedValue};
+use super::endpoints::{LookUpMount, MountInfo, ValueEnvelope, VersionedValue};
 use super::wire::{data_of, decode};
 use crate::stores::transport::Response;
 use crate::stores::{Absence, Outcome, Payload, Probe, ReadOutcome, Reading, RemoteVersion};
@@ -127,13 +127,11 @@ impl Mount {
         };
         let answer = self.client.call(&request).await?;
         let what = format!("reading the metadata of {}", self.shown(path));
+        if is_nothing_there(&answer, &what)? {
+            return Ok(Metadata::Missing);
+        }
         match answer.status {
             StatusCode::OK => Ok(Metadata::There(data_of(&answer, &what)?)),
-            StatusCode::NOT_FOUND if is_plain_404(&answer) => {
-                // Something between us and the server may answer 404 as well, with a page of its own.
-                decode::<ErrorEnvelope>(&answer, &what)?;
-                Ok(Metadata::Missing)
-            }
             StatusCode::FORBIDDEN => Ok(Metadata::Denied(
                 refused(&answer, &what).advise(format!("grant `read` on `{}/metadata/{path}`", self.name)),
             )),
@@ -173,24 +171,14 @@ impl Mount {
         };
         let answer = self.client.call(&request).await?;
         let what = format!("reading {}", self.shown(path));
-        match answer.status {
-            StatusCode::OK => {
-                let envelope: ValueEnvelope<'_> = decode(&answer, &what)?;
-                Ok(value_or_empty(envelope.data, RemoteVersion::default()))
-            }
-            StatusCode::NOT_FOUND if is_plain_404(&answer) => {
-                let envelope: ValueEnvelope<'_> = decode(&answer, &what)?;
-                if envelope.warnings.is_some_and(|warnings| !warnings.is_empty()) {
-                    // The only 404 with a warning: a plain path on a mount with versions.
-                    return Err(
-                        spec_fault(format!("the mount `{}` is not KV version 1", self.name))
-                            .advise("set the KV version to 2, or to auto"),
-                    );
-                }
-                Ok(ReadOutcome::Absent(Absence::NotFound))
-            }
-            _ => Err(self.read_refused(Engine::V1, &answer, &what, path)),
+        if is_nothing_there(&answer, &what)? {
+            return Ok(ReadOutcome::Absent(Absence::NotFound));
         }
+        if answer.status != StatusCode::OK {
+            return Err(self.read_refused(Engine::V1, &answer, &what, path));
+        }
+        let envelope: ValueEnvelope<'_> = decode(&answer, &what)?;
+        Ok(value_or_empty(envelope.data, RemoteVersion::default()))
     }
 
     async fn read_versioned(&self, path: &str, version: Option<u64>) -> Outcome<ReadOutcome> {
@@ -202,7 +190,7 @@ impl Mount {
         let answer = self.client.call(&request).await?;
         let what = format!("reading {}", self.shown(path));
         // A deleted or destroyed version is a 404 that still says which version it was.
-        if answer.status != StatusCode::OK && !is_plain_404(&answer) {
+        if answer.status != StatusCode::OK && !is_nothing_there(&answer, &what)? {
             return Err(self.read_refused(Engine::V2, &answer, &what, path));
         }
         let envelope: ValueEnvelope<'_> = decode(&answer, &what)?;
@@ -361,11 +349,6 @@ fn engine_of(info: &MountInfo) -> Option<Engine> {
     } else {
         Engine::V1
     })
-}
-
-/// A 404 about the path, not about the mount.
-fn is_plain_404(answer: &Response) -> bool {
-    answer.status == StatusCode::NOT_FOUND && !is_unsupported(answer)
 }
 
 fn instant(text: &str) -> Option<DateTime<Utc>> {

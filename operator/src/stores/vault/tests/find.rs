@@ -75,7 +75,10 @@ async fn nothing_below_a_prefix_is_an_empty_answer() {
 async fn tags_are_custom_metadata_and_come_with_versions() {
     let server = vault(|seen| {
         if path(seen).contains("detailed-metadata") {
-            return Some(Answer::json(404, r#"{"errors":["unsupported path"]}"#));
+            return Some(Answer::json(
+                404,
+                r#"{"data":null,"warnings":["Invalid path for a versioned K/V mount."]}"#,
+            ));
         }
         tree(seen)
     })

@@ -1,0 +1,111 @@
+//! A server that is sealed, stopped, frozen, or not the one we mean.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use keyward::stores::vault::{VaultAuth, VaultStore};
+use keyward::stores::{Probe, Store};
+use keyward_core::fault::Class;
+use keyward_core::reason::Reason;
+use keyward_tests::harness::{Case, Suite};
+use keyward_tests::rig::tls::Authority;
+use keyward_tests::rig::vault::Kv;
+use serde_json::json;
+
+use super::{at, config, reader};
+
+pub(super) fn register(suite: &mut Suite) {
+    keyward_tests::vault_tests!(
+        suite,
+        seal_stop_and_freeze_pass_and_work_resumes,
+        another_ca_and_another_name_are_refused,
+    );
+}
+
+async fn seal_stop_and_freeze_pass_and_work_resumes(case: Case) -> Result<()> {
+    let vault = case.private_vault().await?;
+    vault.api().mount_kv("kv", Kv::V2).await?;
+    vault
+        .api()
+        .write_secret("kv", Kv::V2, "app", &json!({ "a": "b" }))
+        .await?;
+    let root = VaultAuth::Token(vault.connection().root_token.as_str().into());
+    let mut config = config(&vault, "kv", root)?;
+    config.transport.deadline = Duration::from_secs(2);
+    let store = VaultStore::new(config)?;
+    let works = async || matches!(store.probe(&at("app")).await, Ok(Probe::Current(_)));
+    store.check().await?;
+    assert!(works().await);
+
+    vault.seal().await?;
+    for fault in [
+        store.check().await.unwrap_err(),
+        store.probe(&at("app")).await.unwrap_err(),
+    ] {
+        assert_eq!(
+            (fault.class, fault.reason),
+            (Class::Sealed, Reason::StoreSealed),
+            "{fault}"
+        );
+    }
+    vault.unseal().await?;
+    store.check().await?;
+    assert!(works().await);
+
+    vault.stop().await?;
+    for fault in [
+        store.check().await.unwrap_err(),
+        store.probe(&at("app")).await.unwrap_err(),
+    ] {
+        assert_eq!(
+            (fault.class, fault.reason),
+            (Class::Transient, Reason::StoreUnavailable),
+            "{fault}"
+        );
+    }
+    vault.start_sealed().await?;
+    vault.unseal().await?;
+    assert!(works().await);
+
+    vault.pause()?;
+    let fault = store.probe(&at("app")).await.unwrap_err();
+    vault.resume()?;
+    assert_eq!(
+        (fault.class, fault.reason),
+        (Class::Transient, Reason::StoreUnavailable),
+        "{fault}"
+    );
+    assert!(works().await);
+    Ok(())
+}
+
+async fn another_ca_and_another_name_are_refused(case: Case) -> Result<()> {
+    let (vault, mount) = (case.vault().await?, case.kv_mount(Kv::V2).await?);
+    vault
+        .api()
+        .write_secret(&mount, Kv::V2, "app", &json!({ "a": "b" }))
+        .await?;
+    let mut other_ca = config(vault, &mount, reader(&case, &mount).await?)?;
+    other_ca.transport.ca_pem = Some(Authority::new("another")?.certificate().into());
+    let mut other_name = config(vault, &mount, reader(&case, &mount).await?)?;
+    other_name.transport.server_name = Some("vault.example".into());
+    for config in [other_ca, other_name] {
+        let fault = VaultStore::new(config)?.check().await.unwrap_err();
+        assert_eq!(
+            (fault.class, fault.reason),
+            (Class::Denied, Reason::TlsFailed),
+            "{fault}"
+        );
+    }
+    let mut right_name = config(vault, &mount, reader(&case, &mount).await?)?;
+    right_name.transport.server_name = Some("localhost".into());
+    VaultStore::new(right_name)?.check().await?;
+
+    let mut refused = config(vault, &mount, reader(&case, &mount).await?)?;
+    refused.transport.addresses = std::sync::Arc::default();
+    assert_eq!(
+        VaultStore::new(refused).unwrap_err().reason,
+        Reason::AddressRefused
+    );
+    Ok(())
+}

@@ -1,0 +1,354 @@
+//! Values, versions, the ways of being gone, and searches.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use keyward::stores::vault::{KvVersion, VaultStore};
+use keyward::stores::{Absence, FindQuery, Payload, Probe, ReadOutcome, RemoteRef, RemoteVersion, Store};
+use keyward_core::reason::Reason;
+use keyward_tests::harness::{Case, Suite};
+use keyward_tests::rig::poll;
+use keyward_tests::rig::vault::Kv;
+use serde_json::{Value, json};
+
+use super::{at, config, reader, store, token_for};
+
+pub(super) fn register(suite: &mut Suite) {
+    keyward_tests::vault_tests!(
+        suite,
+        a_value_is_read_and_a_change_is_seen_without_reading_it,
+        the_ways_of_being_gone_are_told_apart,
+        a_deletion_to_come_is_an_expiry_and_then_a_deletion,
+        version_1_gives_values_without_versions,
+        odd_paths_and_values_survive,
+        denied_metadata_leads_to_reading,
+        a_policy_that_denies_everything_is_no_absence,
+        searches_walk_folders_and_select_by_tags,
+        a_wrong_mount_or_version_is_said_plainly,
+    );
+}
+
+async fn json_at(store: &VaultStore, place: &RemoteRef) -> Result<(RemoteVersion, Value)> {
+    match store.read(place).await? {
+        ReadOutcome::Value(reading) => match reading.payload {
+            Payload::Json(json) => Ok((reading.version, serde_json::from_slice(json.expose())?)),
+            _ => bail!("the payload is not JSON"),
+        },
+        ReadOutcome::Absent(absence) => bail!("there is nothing: {absence:?}"),
+    }
+}
+
+/// What a probe and a read say is missing; they must agree.
+async fn absence_at(store: &VaultStore, place: &RemoteRef) -> Result<Absence> {
+    match (store.probe(place).await?, store.read(place).await?) {
+        (Probe::Absent(probed), ReadOutcome::Absent(read)) if probed == read => Ok(read),
+        (Probe::Absent(probed), ReadOutcome::Absent(read)) => {
+            bail!("{probed:?} when probed, {read:?} when read")
+        }
+        _ => bail!("something is there"),
+    }
+}
+
+async fn version_at(store: &VaultStore, place: &RemoteRef) -> Result<RemoteVersion> {
+    match store.probe(place).await? {
+        Probe::Current(version) => Ok(version),
+        other => bail!("{other:?}"),
+    }
+}
+
+async fn a_value_is_read_and_a_change_is_seen_without_reading_it(case: Case) -> Result<()> {
+    let (vault, mount) = (case.vault().await?, case.kv_mount(Kv::V2).await?);
+    let store = store(vault, &mount, reader(&case, &mount).await?)?;
+    vault
+        .api()
+        .write_secret(&mount, Kv::V2, "app/db", &json!({ "n": 1, "deep": { "a": [1] } }))
+        .await?;
+    let place = at("app/db");
+    let first = version_at(&store, &place).await?;
+    assert_eq!(first.number, Some(1));
+    assert_eq!(
+        json_at(&store, &place).await?,
+        (first.clone(), json!({ "n": 1, "deep": { "a": [1] } }))
+    );
+
+    vault
+        .api()
+        .write_secret(&mount, Kv::V2, "app/db", &json!({ "n": 2 }))
+        .await?;
+    let before = vault.audit().mark()?;
+    let second = version_at(&store, &place).await?;
+    assert_eq!(second.number, Some(2));
+    ensure!(second.created > first.created);
+    let requests = vault.audit().since(before)?;
+    assert_eq!(
+        requests
+            .iter()
+            .filter(|request| request.path.starts_with(&mount))
+            .count(),
+        1
+    );
+    ensure!(!requests.iter().any(|request| request.is_value_read(&mount)));
+
+    let pinned = RemoteRef {
+        version: Some(1),
+        ..place
+    };
+    assert_eq!(version_at(&store, &pinned).await?, first);
+    assert_eq!(json_at(&store, &pinned).await?.1["n"], 1);
+    Ok(())
+}
+
+async fn the_ways_of_being_gone_are_told_apart(case: Case) -> Result<()> {
+    let (vault, mount) = (case.vault().await?, case.kv_mount(Kv::V2).await?);
+    let (api, store) = (vault.api(), store(vault, &mount, reader(&case, &mount).await?)?);
+    let place = at("app");
+    assert_eq!(absence_at(&store, &place).await?, Absence::NotFound);
+
+    for n in 1..=2 {
+        api.write_secret(&mount, Kv::V2, "app", &json!({ "n": n }))
+            .await?;
+    }
+    let live = version_at(&store, &place).await?;
+    api.delete_secret(&mount, "app").await?;
+    assert_eq!(absence_at(&store, &place).await?, Absence::Deleted(live.clone()));
+    api.undelete_secret(&mount, "app", &[2]).await?;
+    assert_eq!(json_at(&store, &place).await?, (live.clone(), json!({ "n": 2 })));
+
+    api.destroy_secret(&mount, "app", &[2]).await?;
+    assert_eq!(absence_at(&store, &place).await?, Absence::Destroyed(live));
+    let older = RemoteRef {
+        version: Some(1),
+        ..at("app")
+    };
+    assert_eq!(json_at(&store, &older).await?.1["n"], 1);
+    let never = RemoteRef {
+        version: Some(7),
+        ..at("app")
+    };
+    assert_eq!(absence_at(&store, &never).await?, Absence::NotFound);
+
+    api.delete_metadata(&mount, "app").await?;
+    assert_eq!(absence_at(&store, &place).await?, Absence::NotFound);
+
+    api.set_custom_metadata(&mount, "bare", &BTreeMap::from([("team", "a")]))
+        .await?;
+    assert_eq!(store.probe(&at("bare")).await?, Probe::Absent(Absence::Empty));
+    Ok(())
+}
+
+async fn a_deletion_to_come_is_an_expiry_and_then_a_deletion(case: Case) -> Result<()> {
+    let (vault, mount) = (case.vault().await?, case.kv_mount(Kv::V2).await?);
+    let store = store(vault, &mount, reader(&case, &mount).await?)?;
+    let ttl = json!({ "delete_version_after": "3s" });
+    vault.api().write(&format!("{mount}/metadata/app"), &ttl).await?;
+    vault
+        .api()
+        .write_secret(&mount, Kv::V2, "app", &json!({ "n": 1 }))
+        .await?;
+    let place = at("app");
+    let version = version_at(&store, &place).await?;
+    ensure!(version.expires > version.created, "{version:?}");
+    assert_eq!(json_at(&store, &place).await?.0, version);
+    let gone = || async { matches!(store.probe(&place).await, Ok(Probe::Absent(Absence::Deleted(_)))) };
+    poll::until("the end of the version", Duration::from_secs(10), gone).await
+}
+
+async fn version_1_gives_values_without_versions(case: Case) -> Result<()> {
+    let (vault, mount) = (case.vault().await?, case.kv_mount(Kv::V1).await?);
+    let store = store(vault, &mount, reader(&case, &mount).await?)?;
+    let place = at("app/db");
+    vault
+        .api()
+        .write_secret(&mount, Kv::V1, "app/db", &json!({ "n": 1 }))
+        .await?;
+    let before = vault.audit().mark()?;
+    assert_eq!(store.probe(&place).await?, Probe::NeedsRead);
+    assert_eq!(
+        json_at(&store, &place).await?,
+        (RemoteVersion::default(), json!({ "n": 1 }))
+    );
+    let requests = vault.audit().since(before)?;
+    assert_eq!(
+        requests
+            .iter()
+            .filter(|request| request.path.starts_with(&mount))
+            .count(),
+        1
+    );
+
+    vault.api().delete(&format!("{mount}/app/db")).await?;
+    ensure!(matches!(
+        store.read(&place).await?,
+        ReadOutcome::Absent(Absence::NotFound)
+    ));
+    let pinned = RemoteRef {
+        version: Some(1),
+        ..place
+    };
+    ensure!(
+        store
+            .read(&pinned)
+            .await
+            .is_err_and(|fault| fault.reason == Reason::SpecInvalid)
+    );
+    Ok(())
+}
+
+async fn odd_paths_and_values_survive(case: Case) -> Result<()> {
+    let (vault, mount) = (case.vault().await?, case.kv_mount(Kv::V2).await?);
+    let store = store(vault, &mount, reader(&case, &mount).await?)?;
+    let value = json!({ "quote\"": "\u{1}\n\\ ü 🗝", "empty": "", "number": 0.5, "none": null });
+    for (written, read) in [
+        ("a%20b", "a b"),
+        ("%C3%BC/x%3Fy%23", "ü/x?y#"),
+        ("100%25", "100%"),
+    ] {
+        vault.api().write_secret(&mount, Kv::V2, written, &value).await?;
+        assert_eq!(json_at(&store, &at(read)).await?.1, value, "{read}");
+    }
+    vault
+        .api()
+        .write_secret(&mount, Kv::V2, "none", &json!({}))
+        .await?;
+    assert_eq!(json_at(&store, &at("none")).await?.1, json!({}));
+    Ok(())
+}
+
+async fn denied_metadata_leads_to_reading(case: Case) -> Result<()> {
+    let (vault, mount) = (case.vault().await?, case.kv_mount(Kv::V2).await?);
+    vault
+        .api()
+        .write_secret(&mount, Kv::V2, "app", &json!({ "n": 1 }))
+        .await?;
+    let login = token_for(&case, &[(&format!("{mount}/data/*"), &["read"])]).await?;
+    let auth = keyward::stores::vault::VaultAuth::Token(login.token.into());
+    let store = store(vault, &mount, auth)?;
+    let before = vault.audit().mark()?;
+    for _ in 0..3 {
+        assert_eq!(store.probe(&at("app")).await?, Probe::NeedsRead);
+        assert_eq!(json_at(&store, &at("app")).await?.0.number, Some(1));
+    }
+    let requests = vault.audit().since(before)?;
+    let own: Vec<_> = requests
+        .iter()
+        .filter(|request| request.path.starts_with(&mount))
+        .collect();
+    assert_eq!(own.len(), 4, "metadata once, the value three times: {own:?}");
+    Ok(())
+}
+
+async fn a_policy_that_denies_everything_is_no_absence(case: Case) -> Result<()> {
+    let (vault, mount) = (case.vault().await?, case.kv_mount(Kv::V2).await?);
+    vault
+        .api()
+        .write_secret(&mount, Kv::V2, "app", &json!({ "n": 1 }))
+        .await?;
+    let login = token_for(&case, &[(&format!("{mount}/data/other"), &["read"])]).await?;
+    let auth = keyward::stores::vault::VaultAuth::Token(login.token.into());
+    let store = store(vault, &mount, auth)?;
+    assert_eq!(store.probe(&at("app")).await?, Probe::NeedsRead);
+    let Err(fault) = store.read(&at("app")).await else {
+        bail!("the read is denied")
+    };
+    assert_eq!(fault.reason, Reason::RemoteDenied);
+    Ok(())
+}
+
+async fn searches_walk_folders_and_select_by_tags(case: Case) -> Result<()> {
+    for (version, prefix) in [(Kv::V2, "app"), (Kv::V1, "app/")] {
+        let (vault, mount) = (case.vault().await?, case.kv_mount(version).await?);
+        let store = store(vault, &mount, reader(&case, &mount).await?)?;
+        for path in ["app/a", "app/sub/b", "app/sub/c", "apple/d"] {
+            vault
+                .api()
+                .write_secret(&mount, version, path, &json!({ "n": 1 }))
+                .await?;
+        }
+        let query = |prefix: &str, limit, tags: &[(&str, &str)]| FindQuery {
+            prefix: prefix.into(),
+            tags: tags
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
+            limit,
+        };
+        let names = async |query: &FindQuery| -> Result<Vec<String>> {
+            Ok(store
+                .find(query)
+                .await?
+                .into_iter()
+                .map(|found| found.name)
+                .collect())
+        };
+        assert_eq!(
+            names(&query(prefix, 3, &[])).await?,
+            ["app/a", "app/sub/b", "app/sub/c"]
+        );
+        assert_eq!(names(&query("", 9, &[])).await?.len(), 4);
+        assert!(names(&query("nowhere", 9, &[])).await?.is_empty());
+        let fault = store
+            .find(&query(prefix, 2, &[]))
+            .await
+            .expect_err("three are more than two");
+        assert_eq!(fault.reason, Reason::FindLimit);
+
+        let tagged = query(prefix, 9, &[("team", "a")]);
+        if version == Kv::V1 {
+            let fault = store.find(&tagged).await.expect_err("version 1 has no tags");
+            assert_eq!(fault.reason, Reason::SpecInvalid);
+            continue;
+        }
+        for (path, team) in [("app/a", "a"), ("app/sub/b", "a"), ("app/sub/c", "b")] {
+            vault
+                .api()
+                .set_custom_metadata(&mount, path, &BTreeMap::from([("team", team)]))
+                .await?;
+        }
+        let found = store.find(&tagged).await?;
+        assert_eq!(
+            found.iter().map(|found| found.name.as_str()).collect::<Vec<_>>(),
+            ["app/a", "app/sub/b"]
+        );
+        for found in found {
+            assert_eq!(found.version.and_then(|version| version.number), Some(1));
+        }
+        assert!(names(&query("nowhere", 9, &[("team", "a")])).await?.is_empty());
+    }
+    Ok(())
+}
+
+async fn a_wrong_mount_or_version_is_said_plainly(case: Case) -> Result<()> {
+    let (vault, mount) = (case.vault().await?, case.kv_mount(Kv::V2).await?);
+    let declared = async |mount: &str, kv_version| -> Result<VaultStore> {
+        let mut config = config(vault, mount, reader(&case, mount).await?)?;
+        config.kv_version = kv_version;
+        Ok(VaultStore::new(config)?)
+    };
+    declared(&mount, KvVersion::V2).await?.check().await?;
+    let wrong = declared(&mount, KvVersion::V1).await?;
+    assert_eq!(
+        wrong.check().await.expect_err("it has versions").reason,
+        Reason::SpecInvalid
+    );
+    ensure!(
+        wrong
+            .read(&at("app"))
+            .await
+            .is_err_and(|fault| fault.reason == Reason::SpecInvalid)
+    );
+
+    let missing = declared(&case.unique(), KvVersion::Auto).await?;
+    assert_eq!(
+        missing.check().await.expect_err("there is no such mount").reason,
+        Reason::RemoteDenied
+    );
+    let transit = case.unique();
+    vault.api().mount(&transit, "transit").await?;
+    let other = declared(&transit, KvVersion::Auto).await?;
+    assert_eq!(
+        other.check().await.expect_err("it is no KV mount").reason,
+        Reason::SpecInvalid
+    );
+    Ok(())
+}
