@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use keyward::stores::vault::{VaultAuth, VaultStore};
 use keyward::stores::{Probe, Store};
 use keyward_core::fault::Class;
@@ -38,43 +38,24 @@ async fn seal_stop_and_freeze_pass_and_work_resumes(case: Case) -> Result<()> {
     assert!(works().await);
 
     vault.seal().await?;
-    for fault in [
-        store.check().await.unwrap_err(),
-        store.probe(&at("app")).await.unwrap_err(),
-    ] {
-        assert_eq!(
-            (fault.class, fault.reason),
-            (Class::Sealed, Reason::StoreSealed),
-            "{fault}"
-        );
-    }
+    assert_eq!(faults(&store).await?, [(Class::Sealed, Reason::StoreSealed); 2]);
     vault.unseal().await?;
     store.check().await?;
     assert!(works().await);
 
     vault.stop().await?;
-    for fault in [
-        store.check().await.unwrap_err(),
-        store.probe(&at("app")).await.unwrap_err(),
-    ] {
-        assert_eq!(
-            (fault.class, fault.reason),
-            (Class::Transient, Reason::StoreUnavailable),
-            "{fault}"
-        );
-    }
+    assert_eq!(
+        faults(&store).await?,
+        [(Class::Transient, Reason::StoreUnavailable); 2]
+    );
     vault.start_sealed().await?;
     vault.unseal().await?;
     assert!(works().await);
 
     vault.pause()?;
-    let fault = store.probe(&at("app")).await.unwrap_err();
+    let hung = faults(&store).await;
     vault.resume()?;
-    assert_eq!(
-        (fault.class, fault.reason),
-        (Class::Transient, Reason::StoreUnavailable),
-        "{fault}"
-    );
+    assert_eq!(hung?, [(Class::Transient, Reason::StoreUnavailable); 2]);
     assert!(works().await);
     Ok(())
 }
@@ -90,12 +71,8 @@ async fn another_ca_and_another_name_are_refused(case: Case) -> Result<()> {
     let mut other_name = config(vault, &mount, reader(&case, &mount).await?)?;
     other_name.transport.server_name = Some("vault.example".into());
     for config in [other_ca, other_name] {
-        let fault = VaultStore::new(config)?.check().await.unwrap_err();
-        assert_eq!(
-            (fault.class, fault.reason),
-            (Class::Denied, Reason::TlsFailed),
-            "{fault}"
-        );
+        let store = VaultStore::new(config)?;
+        assert_eq!(faults(&store).await?, [(Class::Denied, Reason::TlsFailed); 2]);
     }
     let mut right_name = config(vault, &mount, reader(&case, &mount).await?)?;
     right_name.transport.server_name = Some("localhost".into());
@@ -103,9 +80,16 @@ async fn another_ca_and_another_name_are_refused(case: Case) -> Result<()> {
 
     let mut refused = config(vault, &mount, reader(&case, &mount).await?)?;
     refused.transport.addresses = std::sync::Arc::default();
-    assert_eq!(
-        VaultStore::new(refused).unwrap_err().reason,
-        Reason::AddressRefused
-    );
+    let refusal = VaultStore::new(refused).map(drop).map_err(|fault| fault.reason);
+    assert_eq!(refusal, Err(Reason::AddressRefused));
     Ok(())
+}
+
+/// How a check and a probe fail.
+async fn faults(store: &VaultStore) -> Result<[(Class, Reason); 2]> {
+    let (check, probe) = (store.check().await, store.probe(&at("app")).await);
+    let (Err(check), Err(probe)) = (check, probe) else {
+        bail!("a check or a probe did not fail")
+    };
+    Ok([(check.class, check.reason), (probe.class, probe.reason)])
 }

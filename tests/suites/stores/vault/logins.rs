@@ -12,6 +12,7 @@ use keyward_core::reason::Reason;
 use keyward_tests::harness::{Case, Suite};
 use keyward_tests::rig::poll;
 use keyward_tests::rig::vault::{Kv, StoreRequest};
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{Fixed, at, config, policy_for, store, token_for};
@@ -290,21 +291,24 @@ async fn a_token_past_its_longest_life_is_made_anew(case: Case) -> Result<()> {
 async fn closing_revokes_the_token(case: Case) -> Result<()> {
     let vault = case.vault().await?;
     let (mount, policy) = mount_and_policy(&case).await?;
-    let (_, auth) = app_role(&case, &policy, json!({})).await?;
+    let (auth_mount, auth) = app_role(&case, &policy, json!({})).await?;
     let own = store(vault, &mount, auth)?;
     own.check().await?;
     let login = token_for(&case, &[(&format!("{mount}/*"), &["read"])]).await?;
     let given = store(vault, &mount, VaultAuth::Token(login.token.into()))?;
     given.check().await?;
 
-    let before = vault.audit().mark()?;
+    let leases = format!("sys/leases/lookup/auth/{auth_mount}/login?list=true");
+    let living =
+        async || -> Result<StatusCode> { Ok(vault.api().send(Method::GET, &leases, None).await?.status) };
+    assert_eq!(living().await?, StatusCode::OK);
     own.close().await;
     given.close().await;
-    let requests = vault.audit().since(before)?;
-    let revoked = requests
-        .iter()
-        .filter(|request| request.path == "auth/token/revoke-self" && !request.failed);
-    assert!(revoked.count() >= 1);
+    assert_eq!(
+        living().await?,
+        StatusCode::NOT_FOUND,
+        "no token of this login is left"
+    );
     assert!(
         vault.api().is_alive(&login.accessor).await?,
         "a token made elsewhere is left alone"

@@ -59,11 +59,12 @@ async fn token_for(case: &Case, rules: &[(&str, &[&str])]) -> Result<Login> {
 /// A policy of `rules`: a path and what may be done there.
 async fn policy_for(case: &Case, rules: &[(&str, &[&str])]) -> Result<String> {
     let name = case.unique();
-    let rules: String = rules
+    let rules: serde_json::Map<_, _> = rules
         .iter()
-        .map(|(path, may)| format!("path \"{path}\" {{ capabilities = {} }}\n", json!(may)))
+        .map(|(path, may)| ((*path).to_owned(), json!({ "capabilities": may })))
         .collect();
-    case.vault().await?.api().write_policy(&name, &rules).await?;
+    let policy = json!({ "path": rules }).to_string();
+    case.vault().await?.api().write_policy(&name, &policy).await?;
     Ok(name)
 }
 
