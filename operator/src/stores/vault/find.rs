@@ -19,7 +19,7 @@ use crate::stores::transport::Response;
 use crate::stores::{FindQuery, Found, Outcome, Place, Probe, RemoteVersion};
 
 /// A search that meets more folders than this is too wide.
-const MOST_FOLDERS: usize = 2000;
+const MOST_FOLDERS: usize = 1000;
 
 /// How many metadata reads of one search run at once.
 const AT_ONCE: usize = 8;

@@ -233,7 +233,7 @@ impl Session {
                 if let State::In(live) = &mut self.gate.lock().await.state
                     && live.pass.id == id
                 {
-                    live.ends = Some(Instant::now() + ttl);
+                    live.ends = Some(usable_until(ttl));
                 }
                 // Close to the longest life the server allows, each renewal gains less than the one before.
                 (grant.renewable && ttl > full / 3).then(|| ttl * 2 / 3)
@@ -264,14 +264,12 @@ impl Drop for Session {
 
 impl Live {
     fn new(id: u64, grant: Grant) -> Self {
-        // A token about to end would end on the way.
-        let usable = |ttl: Duration| ttl.saturating_sub((ttl / 10).min(Duration::from_secs(5)));
         Self {
             pass: Pass {
                 token: Arc::new(grant.token),
                 id,
             },
-            ends: grant.ttl.map(|ttl| Instant::now() + usable(ttl)),
+            ends: grant.ttl.map(usable_until),
             vouched: None,
         }
     }
@@ -295,6 +293,11 @@ async fn keep_alive(session: Weak<Session>, id: u64, full: Duration) {
             None => None,
         };
     }
+}
+
+/// A token about to end would end on the way.
+fn usable_until(ttl: Duration) -> Instant {
+    Instant::now() + ttl.saturating_sub((ttl / 10).min(Duration::from_secs(5)))
 }
 
 fn closed() -> Fault {

@@ -294,9 +294,8 @@ async fn a_renewal_that_fails_for_now_is_tried_again_and_a_denied_one_is_not() {
         server.count("POST", "/v1/auth/token/renew-self") == 2
     })
     .await;
-    // The token has ended by now; the next caller logs in.
-    tokio::time::sleep(Duration::from_millis(1500)).await;
-    store.probe(&at("app")).await.unwrap();
+    // Once the token has ended, the next caller logs in.
+    probe_until_logged_in_twice(&store, &server).await;
     assert_eq!(
         (
             server.count("POST", LOGIN),
@@ -311,10 +310,21 @@ async fn a_token_that_cannot_be_renewed_is_made_anew_when_it_is_needed() {
     let server = vault(|seen| (path(seen) == LOGIN).then(|| granted("t0", 1, false))).await;
     let store = store(&server);
     store.probe(&at("app")).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(server.count("POST", LOGIN), 1);
-    store.probe(&at("app")).await.unwrap();
-    assert_eq!(server.count("POST", LOGIN), 2);
+    probe_until_logged_in_twice(&store, &server).await;
+    assert_eq!(server.count("POST", "/v1/auth/token/renew-self"), 0);
+}
+
+/// Every probe on the way must succeed.
+async fn probe_until_logged_in_twice(store: &VaultStore, server: &StandIn) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while server.count("POST", LOGIN) < 2 {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "the second login did not come about"
+        );
+        store.probe(&at("app")).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 #[tokio::test]
