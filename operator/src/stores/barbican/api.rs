@@ -55,6 +55,8 @@ pub(super) enum Listed {
     },
     /// It has this many pages, more than was wanted.
     TooLong(usize),
+    /// The project kept changing while its pages were read.
+    Restless,
 }
 
 impl Api {
@@ -75,11 +77,7 @@ impl Api {
                 Pass::Torn => {}
             }
         }
-        Err(Fault::new(
-            Class::Transient,
-            Reason::StoreUnavailable,
-            "listing secrets: the project kept changing while its pages were read",
-        ))
+        Ok(Listed::Restless)
     }
 
     /// Shows that the token is good for listing.

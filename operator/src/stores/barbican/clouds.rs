@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use keyward_core::fault::{Class, Fault};
+use keyward_core::reason::Reason;
 use keyward_core::secret::SecretBytes;
 use serde::Deserialize;
 use serde::de::{Deserializer, Visitor};
@@ -94,6 +96,12 @@ pub fn parse(file: &SecretBytes, name: Option<&str>, insecure_allowed: bool) -> 
         None => clouds.pop_first().ok_or(CloudsError::NoCloud)?.1,
     };
     entry.into_cloud(insecure_allowed)
+}
+
+impl From<CloudsError> for Fault {
+    fn from(error: CloudsError) -> Self {
+        Self::new(Class::Permanent, Reason::SpecInvalid, error.to_string())
+    }
 }
 
 #[derive(Deserialize)]

@@ -42,7 +42,7 @@ pub(super) struct Listings {
     shared: Arc<Shared>,
     /// A run for names may end early where one for everything may not, so the two are not shared.
     for_names: Flight<Option<Arc<Snapshot>>>,
-    for_all: Flight<Option<Arc<Snapshot>>>,
+    for_all: Flight<Arc<Snapshot>>,
 }
 
 struct Shared {
@@ -132,15 +132,8 @@ impl Listings {
         let shared = Arc::clone(&self.shared);
         let run = self
             .for_all
-            .join(|| async move { shared.list(|pages| pages > MOST_PAGES).await });
-        run.await?.ok_or_else(|| {
-            Fault::new(
-                Class::Permanent,
-                Reason::FindLimit,
-                format!("searching the project: it has more than {MOST_PAGES} pages of secrets"),
-            )
-            .advise("name the secrets one by one")
-        })
+            .join(|| async move { shared.list_everything().await });
+        run.await
     }
 
     /// A listing to answer for `place`; `None` where it is better asked for alone.
@@ -157,10 +150,9 @@ impl Listings {
             }
         }
         let shared = Arc::clone(&self.shared);
-        let run = self.for_names.join(|| async move {
-            let too_long = |pages| !shared.state().demand.is_worth(pages);
-            shared.list(too_long).await
-        });
+        let run = self
+            .for_names
+            .join(|| async move { shared.list_for_names().await });
         let snapshot = run.await?;
         if snapshot.is_some() {
             self.shared.state().may_serve(place, age);
@@ -170,20 +162,39 @@ impl Listings {
 }
 
 impl Shared {
-    async fn list(self: &Arc<Self>, too_long: impl FnMut(usize) -> bool) -> Outcome<Option<Arc<Snapshot>>> {
+    async fn list_for_names(self: &Arc<Self>) -> Outcome<Option<Arc<Snapshot>>> {
         let taken = Instant::now();
+        let too_long = |pages| !self.state().demand.is_worth(pages);
         match self.api.list(None, too_long).await? {
-            Listed::Whole { entries, pages } => {
-                let snapshot = Arc::new(Snapshot::new(entries, pages, taken));
-                self.state().keep(&snapshot);
-                self.forget_later(&snapshot);
-                Ok(Some(snapshot))
-            }
+            Listed::Whole { entries, pages } => Ok(Some(self.keep(Snapshot::new(entries, pages, taken)))),
             Listed::TooLong(pages) => {
                 self.state().demand.pages = pages;
                 Ok(None)
             }
+            // A single name is seldom torn by changes elsewhere.
+            Listed::Restless => Ok(None),
         }
+    }
+
+    async fn list_everything(self: &Arc<Self>) -> Outcome<Arc<Snapshot>> {
+        let taken = Instant::now();
+        match self.api.list(None, |pages| pages > MOST_PAGES).await? {
+            Listed::Whole { entries, pages } => Ok(self.keep(Snapshot::new(entries, pages, taken))),
+            Listed::TooLong(_) => Err(Fault::new(
+                Class::Permanent,
+                Reason::FindLimit,
+                format!("searching the project: it has more than {MOST_PAGES} pages of secrets"),
+            )
+            .advise("name the secrets one by one")),
+            Listed::Restless => Err(restless()),
+        }
+    }
+
+    fn keep(self: &Arc<Self>, snapshot: Snapshot) -> Arc<Snapshot> {
+        let snapshot = Arc::new(snapshot);
+        self.state().keep(&snapshot);
+        self.forget_later(&snapshot);
+        snapshot
     }
 
     async fn list_like(&self, name: &str) -> Outcome<Snapshot> {
@@ -200,6 +211,7 @@ impl Shared {
                 "looking for a secret by name: too many secrets have names like it",
             )
             .advise("name the secret by its UUID")),
+            Listed::Restless => Err(restless()),
         }
     }
 
@@ -218,6 +230,14 @@ impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn restless() -> Fault {
+    Fault::new(
+        Class::Transient,
+        Reason::StoreUnavailable,
+        "listing secrets: the project kept changing while its pages were read",
+    )
 }
 
 impl State {

@@ -156,7 +156,10 @@ impl Shared {
         let login = self.keystone.log_in(&self.gate).await?;
         let root = match &self.endpoint {
             Some(root) => root.clone(),
-            None => barbican_root(&login.grant.key_manager(self.region.as_deref(), self.interface)?)?,
+            None => {
+                let listed = login.grant.key_manager(self.region.as_deref(), self.interface)?;
+                barbican_root(&listed)?
+            }
         };
         let lifetime = login.grant.lifetime;
         let live = Arc::new(Live {
@@ -185,7 +188,15 @@ impl Shared {
         if let Some(door) = self.state().door.as_ref().filter(|door| door.root == root) {
             return Ok(Arc::clone(door));
         }
-        let transport = Transport::new(&root, &self.options)?;
+        let transport = Transport::new(&root, &self.options).map_err(|fault| Fault {
+            // Most often it comes from the catalog, where the user has not seen it.
+            message: format!(
+                "the key manager's endpoint `{root}` cannot be used: {}",
+                fault.message
+            )
+            .into(),
+            ..fault
+        })?;
         let microversion = discover(&transport).await?;
         Ok(Arc::new(Door {
             root,

@@ -223,6 +223,23 @@ async fn a_catalog_that_does_not_lead_to_barbican_is_explained() {
 }
 
 #[tokio::test]
+async fn a_plain_endpoint_from_the_catalog_is_refused_by_name() {
+    let cloud = cloud().await;
+    let mut config = cloud.config(password(CANARY));
+    config.transport.plain_http_allowed = false;
+    assert_eq!(
+        BarbicanStore::new(config, gate()).err().unwrap().reason,
+        Reason::InsecureRefused
+    );
+
+    cloud.state().catalog = json!([{"type": "key-manager", "endpoints":
+        [{"interface": "public", "region_id": "north", "url": "http://169.254.169.254/v1"}]}]);
+    let fault = refused(&cloud).await;
+    assert_eq!(fault.reason, Reason::AddressRefused);
+    assert!(fault.message.contains("http://169.254.169.254"), "{fault}");
+}
+
+#[tokio::test]
 async fn an_endpoint_in_the_store_goes_before_the_catalog() {
     let cloud = cloud().await;
     cloud.state().catalog = json!(null);
