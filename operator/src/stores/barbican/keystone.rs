@@ -9,12 +9,13 @@ use http::{Method, StatusCode};
 use keyward_core::fault::{Class, Fault};
 use keyward_core::reason::Reason;
 use keyward_core::secret::SecretBytes;
+use keyward_core::sync::fingerprint::Fingerprint;
 use url::Url;
 
 use super::catalog::Grant;
 use super::classify::{Answered, request_id};
 use super::config::{CredentialRef, DomainRef, KeystoneAuth, ProjectRef, UserRef, keystone_root};
-use super::lockout::{CredentialFingerprint, LoginGate, Refusal, Stakes};
+use super::lockout::{LoginGate, Refusal, Stakes};
 use super::login_body::{login_body, rescope_body};
 use super::now;
 use crate::stores::Outcome;
@@ -54,7 +55,7 @@ impl Keystone {
     /// Logs in for the project, at most once per refused password.
     pub(super) async fn log_in(&self, gate: &LoginGate) -> Outcome<Login> {
         let login = gate
-            .attempt(self.fingerprint(gate), self.stakes(), self.authenticate())
+            .attempt(&self.fingerprint(gate), self.stakes(), self.authenticate())
             .await?;
         match &self.auth {
             KeystoneAuth::ApplicationCredential { .. } => Ok(login),
@@ -182,37 +183,34 @@ impl Keystone {
             .with_request_id(request_id(&answer.headers))
     }
 
-    /// Everything that decides whether Keystone accepts the secret, and nothing that does not.
-    fn fingerprint(&self, gate: &LoginGate) -> CredentialFingerprint {
-        let root = self.root.as_str().as_bytes();
-        let mut fields = vec![root];
+    /// Over everything that decides whether Keystone accepts the secret, and nothing that does not.
+    fn fingerprint(&self, gate: &LoginGate) -> Fingerprint {
+        let mut scope = vec![self.root.as_str()];
         match &self.auth {
             KeystoneAuth::ApplicationCredential { credential, secret } => {
                 match credential {
-                    CredentialRef::Id(id) => fields.extend([b"credential-id".as_slice(), id.as_bytes()]),
+                    CredentialRef::Id(id) => scope.extend(["credential id", id]),
                     CredentialRef::Name { name, user } => {
-                        fields.extend([b"credential-name".as_slice(), name.as_bytes()]);
-                        fields.extend(user_fields(user));
+                        scope.extend(["credential name", name]);
+                        scope.extend(user_scope(user));
                     }
                 }
-                fields.push(secret.expose());
+                gate.fingerprint(&scope, secret)
             }
             KeystoneAuth::Password { user, password, .. } => {
-                fields.push(b"password");
-                fields.extend(user_fields(user));
-                fields.push(password.expose());
+                scope.extend(user_scope(user));
+                gate.fingerprint(&scope, password)
             }
         }
-        gate.fingerprint(&fields)
     }
 }
 
-fn user_fields(user: &UserRef) -> Vec<&[u8]> {
+fn user_scope(user: &UserRef) -> Vec<&str> {
     match user {
-        UserRef::Id(id) => vec![b"id", id.as_bytes()],
+        UserRef::Id(id) => vec!["user id", id],
         UserRef::Name { name, domain } => match domain {
-            DomainRef::Id(id) => vec![b"name", name.as_bytes(), b"domain-id", id.as_bytes()],
-            DomainRef::Name(domain) => vec![b"name", name.as_bytes(), b"domain-name", domain.as_bytes()],
+            DomainRef::Id(id) => vec!["user name", name, "domain id", id],
+            DomainRef::Name(domain) => vec!["user name", name, "domain name", domain],
         },
     }
 }

@@ -154,12 +154,10 @@ impl Shared {
         }
         let asked_at = Instant::now();
         let login = self.keystone.log_in(&self.gate).await?;
-        let root = match &self.endpoint {
-            Some(root) => root.clone(),
-            None => {
-                let listed = login.grant.key_manager(self.region.as_deref(), self.interface)?;
-                barbican_root(&listed)?
-            }
+        let root = if let Some(root) = &self.endpoint {
+            root.clone()
+        } else {
+            barbican_root(&login.grant.key_manager(self.region.as_deref(), self.interface)?)?
         };
         let lifetime = login.grant.lifetime;
         let live = Arc::new(Live {

@@ -9,6 +9,7 @@ use keyward_core::reason::Reason;
 use serde_json::json;
 
 use super::super::BarbicanStore;
+use super::super::config::{KeystoneAuth, ProjectRef};
 use super::super::testing::{Secret, credential, gate, password};
 use super::*;
 use crate::stores::transport::stand_in::Answer;
@@ -51,10 +52,16 @@ async fn ten_stores_with_one_wrong_password_show_it_once() {
     let cloud = cloud().await;
     let gate = gate();
     let stores: Vec<BarbicanStore> = (0..10)
-        .map(|_| {
-            BarbicanStore::new(cloud.config(password("wrong")), Arc::clone(&gate))
-                .ok()
-                .unwrap()
+        .map(|n| {
+            // Neither the project nor the spelling of the address makes it another password.
+            let mut config = cloud.config(password("wrong"));
+            if let KeystoneAuth::Password { project, .. } = &mut config.auth {
+                *project = ProjectRef::Id(format!("project-{n}"));
+            }
+            if n % 2 == 0 {
+                config.auth_url.set_path("/v3/");
+            }
+            BarbicanStore::new(config, Arc::clone(&gate)).ok().unwrap()
         })
         .collect();
     for _ in 0..5 {
@@ -92,8 +99,8 @@ async fn a_wrong_project_is_not_taken_for_a_wrong_password() {
     let cloud = cloud().await;
     let gate = gate();
     let mut config = cloud.config(password(CANARY));
-    if let super::super::config::KeystoneAuth::Password { project, .. } = &mut config.auth {
-        *project = super::super::config::ProjectRef::Id("other".into());
+    if let KeystoneAuth::Password { project, .. } = &mut config.auth {
+        *project = ProjectRef::Id("other".into());
     }
     let fault = BarbicanStore::new(config, Arc::clone(&gate))
         .ok()
