@@ -1,6 +1,8 @@
 //! What the chart promises and can be seen without helm: current definitions, rights without wildcards, a reason
 //! for each, and values that its schema knows.
 
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -122,22 +124,24 @@ fn the_rights_are_plain_yaml_for_one_namespace() {
 fn the_schema_knows_every_value() {
     let values: Value = serde_saphyr::from_str(&read("values.yaml")).unwrap();
     let schema: Value = serde_json::from_str(&read("values.schema.json")).unwrap();
-    fn check(path: &str, values: &Value, schema: &Value) {
-        let Some(known) = schema.get("properties").and_then(Value::as_object) else {
-            return;
-        };
-        let values = values
-            .as_object()
-            .unwrap_or_else(|| panic!("{path} is an object"));
-        for (name, value) in values {
-            let inner = known
-                .get(name)
-                .unwrap_or_else(|| panic!("{path}.{name} is not in the schema"));
-            check(&format!("{path}.{name}"), value, inner);
-        }
-        assert_eq!(schema["additionalProperties"], false, "{path}");
-    }
     check("values", &values, &schema);
+}
+
+/// Every value has a place in the schema, and the schema has no place for others.
+fn check(path: &str, values: &Value, schema: &Value) {
+    let Some(known) = schema.get("properties").and_then(Value::as_object) else {
+        return;
+    };
+    let values = values
+        .as_object()
+        .unwrap_or_else(|| panic!("{path} is an object"));
+    for (name, value) in values {
+        let inner = known
+            .get(name)
+            .unwrap_or_else(|| panic!("{path}.{name} is not in the schema"));
+        check(&format!("{path}.{name}"), value, inner);
+    }
+    assert_eq!(schema["additionalProperties"], false, "{path}");
 }
 
 #[test]

@@ -316,7 +316,7 @@ async fn load_state(client: &Client, namespace: &str) -> OperatorState {
         match OperatorState::load(client.clone(), namespace).await {
             Ok(state) => return state,
             Err(fault) => {
-                tracing::error!(%fault, "the operator's own state cannot be loaded and is tried again")
+                tracing::error!(%fault, "the operator's own state cannot be loaded and is tried again");
             }
         }
         sleep(RETRY).await;

@@ -45,9 +45,12 @@ mod tests {
 
     #[tokio::test]
     async fn kinds_that_are_not_served_are_named() {
-        let (client, seen) = scripted(|seen| match seen.path.contains("clustersecretstores") {
-            true => (404, json!({"code": 404})),
-            false => (200, json!({"items": []})),
+        let (client, seen) = scripted(|seen| {
+            if seen.path.contains("clustersecretstores") {
+                (404, json!({"code": 404}))
+            } else {
+                (200, json!({"items": []}))
+            }
         });
         let missing = missing_kinds(&client, Some("apps")).await.unwrap();
         assert_eq!(missing, ["ClusterSecretStore"]);

@@ -17,13 +17,12 @@ pub(super) struct Known {
 impl Known {
     /// Notes that the object exists and gives the one shared key for it.
     pub(super) fn seen(&mut self, namespace: &str, name: &str) -> ObjectKey {
-        let namespace = match self.namespaces.get(namespace) {
-            Some(shared) => Arc::clone(shared),
-            None => {
-                let shared: Arc<str> = Arc::from(namespace);
-                self.namespaces.insert(Arc::clone(&shared));
-                shared
-            }
+        let namespace = if let Some(shared) = self.namespaces.get(namespace) {
+            Arc::clone(shared)
+        } else {
+            let shared: Arc<str> = Arc::from(namespace);
+            self.namespaces.insert(Arc::clone(&shared));
+            shared
         };
         let key = ObjectKey::new(namespace, name);
         if let Some((known, _)) = self.keys.get_key_value(&key) {

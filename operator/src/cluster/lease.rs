@@ -351,7 +351,7 @@ mod tests {
         let release = CancellationToken::new();
         let holding = tokio::spawn(first.hold(release.clone()));
         let waiting = tokio::spawn(server.candidate("b").acquire());
-        sleep(Duration::from_secs(60)).await;
+        sleep(Duration::from_mins(1)).await;
         assert!(!waiting.is_finished(), "a renewed lease is not taken");
         assert_eq!(server.holder(), "a");
         release.cancel();

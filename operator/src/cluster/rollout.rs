@@ -45,14 +45,14 @@ impl RolloutWriter {
             ConsumerKind::StatefulSet => path_of::<StatefulSet>(key),
             ConsumerKind::DaemonSet => path_of::<DaemonSet>(key),
         };
-        let patch = json!({"spec": {"template": {"metadata": {"annotations": {annotation: hash}}}}});
+        let change = json!({"spec": {"template": {"metadata": {"annotations": {annotation: hash}}}}});
         let what = format!("restarting {kind:?} {key}");
         let question = Question {
             what: &what,
             method: Method::PATCH,
             path: format!("{path}?fieldManager={FIELD_MANAGER}"),
             accept: METADATA_ONLY,
-            body: Some((MERGE_PATCH, Zeroizing::new(patch.to_string().into_bytes()))),
+            body: Some((MERGE_PATCH, Zeroizing::new(change.to_string().into_bytes()))),
         };
         call(&self.client, question).await?;
         Ok(())

@@ -167,7 +167,7 @@ mod tests {
         let key = ObjectKey::new("apps", "db");
         index.observe(&WatchEvent::Applied(key.clone(), ours));
         index.observe(&applied(&key.sibling("foreign"), "u2", "1"));
-        assert_eq!(index.owned(), [key.clone()]);
+        assert_eq!(index.owned(), std::slice::from_ref(&key));
         assert_eq!(
             index.observe(&WatchEvent::Deleted(key.clone())),
             Some(key.clone())

@@ -61,8 +61,8 @@ impl StatusWriter {
             return Ok(StatusWrite::Unchanged);
         };
         let patch = json!({"metadata": {"uid": uid}, "status": status});
-        let path = format!("{}/status", path_of::<K>(key));
-        self.patch(&what, path, &patch).await.map(StatusWrite::Written)
+        let target = format!("{}/status", path_of::<K>(key));
+        self.patch(&what, target, &patch).await.map(StatusWrite::Written)
     }
 
     /// Sets the finalizers of an object that has this uid and resourceVersion. Returns its new resourceVersion.
@@ -77,10 +77,10 @@ impl StatusWriter {
         K: Resource<DynamicType = ()>,
     {
         let what = format!("writing the finalizers of {} {key}", K::kind(&()));
-        let patch = json!({"metadata": {
+        let change = json!({"metadata": {
             "uid": uid, "resourceVersion": resource_version, "finalizers": finalizers,
         }});
-        self.patch(&what, path_of::<K>(key), &patch).await
+        self.patch(&what, path_of::<K>(key), &change).await
     }
 
     async fn patch(&self, what: &str, path: String, patch: &Value) -> Result<String, Fault> {

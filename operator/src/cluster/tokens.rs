@@ -1,4 +1,4 @@
-//! Short-lived tokens of ServiceAccounts, for logging in to stores.
+//! Short-lived tokens of `ServiceAccount`s, for logging in to stores.
 //!
 //! A ServiceAccount lends itself only by an annotation, which is read right before each token is asked for. A token
 //! whose audience is the API server's own could be used against the cluster by whoever receives it, so such an

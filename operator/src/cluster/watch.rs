@@ -103,7 +103,7 @@ impl Watches {
         self.metadata::<Secret>(self.scoped(), handler)
     }
 
-    /// Watches the metadata of ConfigMaps.
+    /// Watches the metadata of `ConfigMap`s.
     pub fn config_maps(
         &self,
         handler: impl FnMut(WatchEvent<ObjectMeta>) + Send,
@@ -111,7 +111,7 @@ impl Watches {
         self.metadata::<ConfigMap>(self.scoped(), handler)
     }
 
-    /// Watches the metadata of ServiceAccounts.
+    /// Watches the metadata of `ServiceAccount`s.
     pub fn service_accounts(
         &self,
         handler: impl FnMut(WatchEvent<ObjectMeta>) + Send,

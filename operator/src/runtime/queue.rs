@@ -168,7 +168,7 @@ mod tests {
     async fn an_earlier_key_wakes_a_sleeping_worker() {
         let queue = Queue::new(4);
         let start = Instant::now();
-        queue.add("late", lane("l"), start + Duration::from_secs(60));
+        queue.add("late", lane("l"), start + Duration::from_mins(1));
         let worker = {
             let queue = queue.clone();
             tokio::spawn(async move { *queue.next().await.expect("the queue is open").key() })

@@ -8,10 +8,10 @@ use tokio::time::Instant;
 use super::Event;
 
 /// An event that was not seen for so long starts anew.
-const QUIET: Duration = Duration::from_secs(600);
+const QUIET: Duration = Duration::from_mins(10);
 
 /// A repeat is written at least this often while it goes on, and otherwise when its count doubles.
-const REPORT: Duration = Duration::from_secs(300);
+const REPORT: Duration = Duration::from_mins(5);
 
 /// Series that are kept; beyond it the stalest goes.
 const MOST: usize = 4096;
@@ -176,7 +176,7 @@ mod tests {
             series.next(start + Duration::from_millis(number), &event(&number.to_string()));
         }
         assert!(series.known.len() <= MOST);
-        let late = start + Duration::from_secs(60);
+        let late = start + Duration::from_mins(1);
         series.next(late, &event("a"));
         series.created(&event("a"), "db.1".into());
         assert!(matches!(series.next(late, &event("a")), Next::CountUp { .. }));
