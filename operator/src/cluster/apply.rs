@@ -4,23 +4,24 @@
 //! are forced only where the plan saw, at the very resourceVersion it rests on, that every contested key may be taken. Every write carries what it was planned on: that the Secret is absent, or its uid and
 //! resourceVersion. A paused process that wakes up with an old plan therefore changes nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod refusal;
+
+use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::Method;
-use keyward_core::fault::{Class, Fault};
-use keyward_core::reason::Reason;
+use keyward_core::fault::Fault;
 use keyward_core::secret::SecretMap;
 use keyward_crds::{MANAGED_BY, MANAGED_BY_LABEL, OWNER_ANNOTATION};
 use kube::Client;
-use kube::core::Status;
 use serde::Deserialize;
 use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::ObjectKey;
-use super::call::{APPLY_PATCH, JSON, METADATA_ONLY, Question, Refusal, append, call, segment};
+use super::call::{APPLY_PATCH, JSON, METADATA_ONLY, Question, append, call, segment};
+use refusal::meaning;
 
 /// The field manager of everything Keyward applies.
 pub const FIELD_MANAGER: &str = "keyward";
@@ -171,7 +172,7 @@ impl SecretWriter {
         };
         let answer = call(&self.client, question)
             .await
-            .map_err(|refusal| owned_by_other(&what, refusal))?;
+            .map_err(|refusal| meaning(&what, refusal))?;
         let written: Written = answer.parse()?;
         Ok(Applied {
             uid: written.metadata.uid,
@@ -285,52 +286,10 @@ fn metadata_of(apply: &SecretApply<'_>) -> serde_json::Value {
     metadata
 }
 
-/// Tells a conflict between field managers from one about what the plan rested on.
-fn owned_by_other(what: &str, refusal: Refusal) -> Fault {
-    let Some(status) = refusal
-        .status
-        .as_deref()
-        .filter(|_| refusal.fault.class == Class::Conflict)
-    else {
-        return refusal.fault;
-    };
-    let (fields, managers) = contested(status);
-    if fields.is_empty() {
-        return refusal.fault;
-    }
-    let list = |set: &BTreeSet<String>| set.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-    Fault::new(
-        Class::Permanent,
-        Reason::KeyOwnedByOther,
-        format!("{what}: {} owned by {}", list(&fields), list(&managers)),
-    )
-    .advise("let go of them there, or take keys over by `adoption` with policy `TakeKeys`")
-    .with_request_id(refusal.fault.request_id)
-}
-
-/// The fields that others own, data keys by their bare name, and the managers that own them.
-fn contested(status: &Status) -> (BTreeSet<String>, BTreeSet<String>) {
-    let causes = status.details.iter().flat_map(|details| &details.causes);
-    let conflicts: Vec<_> = causes
-        .filter(|cause| cause.reason == "FieldManagerConflict")
-        .collect();
-    let fields = conflicts.iter().map(|cause| {
-        let field = cause.field.trim_start_matches('.');
-        match field.strip_prefix("data.") {
-            Some(key) => format!("key `{key}`"),
-            None => format!("`{field}`"),
-        }
-    });
-    // The message is: conflict with "manager" using v1.
-    let managers = conflicts.iter().filter_map(|cause| {
-        let name = cause.message.split('"').nth(1)?;
-        Some(format!("field manager `{name}`"))
-    });
-    (fields.collect(), managers.collect())
-}
-
 #[cfg(test)]
 mod tests {
+    use keyward_core::fault::Class;
+    use keyward_core::reason::Reason;
     use serde_json::Value;
 
     use super::super::call::tests::scripted;
@@ -364,7 +323,7 @@ mod tests {
         let seen = seen.lock().unwrap()[0].clone();
         assert_eq!(
             seen.path,
-            "/api/v1/namespaces/apps/secrets/db?fieldManager=keyward"
+            "/api/v1/namespaces/apps/secrets/db?fieldManager=keyward&force=false"
         );
         assert_eq!(seen.content_type, APPLY_PATCH);
         assert_eq!(seen.accept, METADATA_ONLY, "no value comes back");

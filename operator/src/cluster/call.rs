@@ -35,6 +35,9 @@ pub(super) const JSON: &str = "application/json";
 /// A merge patch (RFC 7386).
 pub(super) const MERGE_PATCH: &str = "application/merge-patch+json";
 
+/// A JSON patch (RFC 6902).
+pub(super) const JSON_PATCH: &str = "application/json-patch+json";
+
 /// A server-side apply. JSON is YAML, which is all that the older media type says.
 pub(super) const APPLY_PATCH: &str = "application/apply-patch+yaml";
 
@@ -89,6 +92,12 @@ impl Answer {
     }
 }
 
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Self {
+        Self { fault, status: None }
+    }
+}
+
 impl From<Refusal> for Fault {
     fn from(refusal: Refusal) -> Self {
         refusal.fault
@@ -100,14 +109,14 @@ pub(super) async fn call(client: &Client, question: Question<'_>) -> Result<Answ
     let what = question.what.to_owned();
     let reads = question.method == Method::GET;
     let request = build(question).map_err(|_| {
-        plain(Fault::new(
+        Refusal::from(Fault::new(
             Class::Permanent,
             Reason::SpecInvalid,
             format!("{what}: the name does not fit into a request"),
         ))
     })?;
     match tokio::time::timeout(DEADLINE, exchange(client, request)).await {
-        Err(_) => Err(plain(Fault::new(
+        Err(_) => Err(Refusal::from(Fault::new(
             unknown_outcome(reads),
             Reason::ClusterUnavailable,
             format!(
@@ -115,7 +124,7 @@ pub(super) async fn call(client: &Client, question: Question<'_>) -> Result<Answ
                 DEADLINE.as_secs()
             ),
         ))),
-        Ok(Err(error)) => Err(plain(transport_fault(&what, reads, &error))),
+        Ok(Err(error)) => Err(transport_fault(&what, reads, &error).into()),
         Ok(Ok(raw)) if raw.status.is_success() => Ok(Answer {
             status: raw.status,
             request_id: raw.request_id,
@@ -318,10 +327,6 @@ fn describe_status(status: &Status) -> String {
 /// Reading has no effect; what became of a write is unknown until somebody looks.
 fn unknown_outcome(reads: bool) -> Class {
     if reads { Class::Transient } else { Class::Ambiguous }
-}
-
-fn plain(fault: Fault) -> Refusal {
-    Refusal { fault, status: None }
 }
 
 #[cfg(test)]

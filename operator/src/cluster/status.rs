@@ -3,15 +3,17 @@
 use std::fmt::Display;
 
 use http::Method;
-use keyward_core::fault::Fault;
+use keyward_core::fault::{Class, Fault};
+use keyward_core::reason::Reason;
+use kube::core::Status;
 use kube::{Client, Resource};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::ObjectKey;
 use super::apply::FIELD_MANAGER;
-use super::call::{MERGE_PATCH, METADATA_ONLY, Question, call, segment};
+use super::call::{JSON_PATCH, MERGE_PATCH, METADATA_ONLY, Question, Refusal, call, segment};
 
 /// Writes status. Cheap to clone.
 #[derive(Clone)]
@@ -49,20 +51,24 @@ impl StatusWriter {
     ) -> Result<StatusWrite, Fault>
     where
         K: Resource<DynamicType = ()>,
-        S: Serialize,
+        S: Serialize + PartialEq,
     {
         let what = format!("writing the status of {} {key}", K::kind(&()));
-        let old = old.map_or(Ok(Value::Null), serde_json::to_value);
-        let (old, new) = (
-            old.map_err(unfit(&what))?,
-            serde_json::to_value(new).map_err(unfit(&what))?,
-        );
-        let Some(status) = difference(&old, &new) else {
+        if old == Some(new) {
             return Ok(StatusWrite::Unchanged);
-        };
-        let patch = json!({"metadata": {"uid": uid}, "status": status});
+        }
+        let status = serde_json::to_value(new).map_err(unfit(&what))?;
+        // The status of a merge patch would land on whatever has this name: its uid is not compared there.
+        let change = json!([
+            {"op": "test", "path": "/metadata/uid", "value": uid},
+            {"op": "add", "path": "/status", "value": status},
+        ]);
         let target = format!("{}/status", path_of::<K>(key));
-        self.patch(&what, target, &patch).await.map(StatusWrite::Written)
+        match self.patch(&what, target, JSON_PATCH, &change).await {
+            Ok(version) => Ok(StatusWrite::Written(version)),
+            Err(refusal) if test_failed(&refusal) => Err(another_object(&what)),
+            Err(refusal) => Err(refusal.fault),
+        }
     }
 
     /// Sets the finalizers of an object that has this uid and resourceVersion. Returns its new resourceVersion.
@@ -80,19 +86,25 @@ impl StatusWriter {
         let change = json!({"metadata": {
             "uid": uid, "resourceVersion": resource_version, "finalizers": finalizers,
         }});
-        self.patch(&what, path_of::<K>(key), &change).await
+        Ok(self.patch(&what, path_of::<K>(key), MERGE_PATCH, &change).await?)
     }
 
-    async fn patch(&self, what: &str, path: String, patch: &Value) -> Result<String, Fault> {
+    async fn patch(
+        &self,
+        what: &str,
+        path: String,
+        media_type: &'static str,
+        patch: &Value,
+    ) -> Result<String, Refusal> {
         let question = Question {
             what,
             method: Method::PATCH,
             path: format!("{path}?fieldManager={FIELD_MANAGER}"),
             accept: METADATA_ONLY,
-            body: Some((MERGE_PATCH, Zeroizing::new(patch.to_string().into_bytes()))),
+            body: Some((media_type, Zeroizing::new(patch.to_string().into_bytes()))),
         };
-        let written: Written = call(&self.client, question).await?.parse()?;
-        Ok(written.metadata.resource_version)
+        let written: Result<Written, Fault> = call(&self.client, question).await?.parse();
+        Ok(written?.metadata.resource_version)
     }
 }
 
@@ -117,31 +129,26 @@ struct WrittenMeta {
     resource_version: String,
 }
 
-/// The merge patch (RFC 7386) that turns `old` into `new`, or `None` where they are equal. What `new` no longer has
-/// is removed by name.
-fn difference(old: &Value, new: &Value) -> Option<Value> {
-    if old == new {
-        return None;
-    }
-    let (Value::Object(old), Value::Object(new)) = (old, new) else {
-        return Some(new.clone());
+/// A failed `test` is a 422 that blames no field; a status that the schema refuses names its fields.
+fn test_failed(refusal: &Refusal) -> bool {
+    let causes = |status: &Status| {
+        status
+            .details
+            .as_ref()
+            .is_some_and(|details| !details.causes.is_empty())
     };
-    let mut patch = Map::new();
-    for name in old.keys().filter(|name| !new.contains_key(*name)) {
-        patch.insert(name.clone(), Value::Null);
-    }
-    for (name, value) in new {
-        let before = old.get(name).unwrap_or(&Value::Null);
-        if let Some(change) = difference(before, value) {
-            patch.insert(name.clone(), change);
-        }
-    }
-    Some(Value::Object(patch))
+    refusal
+        .status
+        .as_deref()
+        .is_some_and(|status| status.code == 422 && !causes(status))
+}
+
+fn another_object(what: &str) -> Fault {
+    let message = format!("{what}: another object has its name now");
+    Fault::new(Class::Conflict, Reason::Conflict, message)
 }
 
 fn unfit<E: Display>(what: &str) -> impl Fn(E) -> Fault + '_ {
-    use keyward_core::fault::Class;
-    use keyward_core::reason::Reason;
     move |error| Fault::new(Class::Permanent, Reason::SpecInvalid, format!("{what}: {error}"))
 }
 
@@ -162,7 +169,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_status_is_one_patch_of_what_changed() {
+    async fn a_status_is_one_patch_of_the_object_that_was_meant() {
         let (writer, seen) = writer();
         let old = SyncedSecretStatus {
             observed_generation: Some(1),
@@ -188,10 +195,13 @@ mod tests {
             seen[0].path,
             "/apis/keyward.dev/v1alpha1/namespaces/apps/syncedsecrets/db/status?fieldManager=keyward"
         );
-        assert_eq!(seen[0].content_type, MERGE_PATCH);
+        assert_eq!(seen[0].content_type, JSON_PATCH);
         assert_eq!(
             seen[0].body,
-            json!({"metadata": {"uid": "u1"}, "status": {"observedGeneration": 2, "rollout": null}})
+            json!([
+                {"op": "test", "path": "/metadata/uid", "value": "u1"},
+                {"op": "add", "path": "/status", "value": {"observedGeneration": 2, "conditions": []}},
+            ])
         );
     }
 
@@ -209,14 +219,23 @@ mod tests {
         );
     }
 
-    #[test]
-    fn patches_reproduce_the_new_document() {
-        let old = json!({"a": 1, "b": {"c": 1, "d": 2}, "e": [1]});
-        let new = json!({"a": 1, "b": {"c": 3}, "e": [1, 2], "f": {"g": 1}});
-        assert_eq!(
-            difference(&old, &new),
-            Some(json!({"b": {"c": 3, "d": null}, "e": [1, 2], "f": {"g": 1}}))
-        );
-        assert_eq!(difference(&new, &new), None);
+    #[tokio::test]
+    async fn another_object_of_that_name_is_a_conflict_and_a_refused_field_is_not() {
+        let key = ObjectKey::new("apps", "db");
+        let class_of = async |status: Value| {
+            let (client, _) = scripted(move |_| (422, status.clone()));
+            let writer = StatusWriter::new(client);
+            let new = SyncedSecretStatus::default();
+            writer
+                .write::<SyncedSecret, _>(&key, "u1", None, &new)
+                .await
+                .unwrap_err()
+                .class
+        };
+        let another = json!({"kind": "Status", "code": 422, "reason": "Invalid"});
+        assert_eq!(class_of(another).await, Class::Conflict);
+        let refused = json!({"kind": "Status", "code": 422, "reason": "Invalid",
+            "details": {"causes": [{"reason": "FieldValueInvalid", "field": "status.rollout.ready"}]}});
+        assert_eq!(class_of(refused).await, Class::Permanent);
     }
 }
