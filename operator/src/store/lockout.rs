@@ -7,12 +7,12 @@ use futures::future::BoxFuture;
 use keyward_core::sync::fingerprint::FingerprintKey;
 
 use crate::cluster::state::OperatorState;
-use crate::stores::barbican::lockout::{self, CredentialFingerprint, LoginGate, RejectedCredentials};
+use crate::stores::barbican::lockout::{CredentialFingerprint, LoginGate, RejectedCredentials};
 
 /// The gate that every Barbican login of the process passes.
 #[must_use]
 pub fn login_gate(state: Arc<OperatorState>, key: FingerprintKey) -> Arc<LoginGate> {
-    Arc::new(LoginGate::new(Arc::new(Remembered(state)), Arc::new(Keyed(key))))
+    Arc::new(LoginGate::new(Arc::new(Remembered(state)), Arc::new(key)))
 }
 
 struct Remembered(Arc<OperatorState>);
@@ -30,13 +30,5 @@ impl RejectedCredentials for Remembered {
             }
         }
         .boxed()
-    }
-}
-
-struct Keyed(FingerprintKey);
-
-impl lockout::FingerprintKey for Keyed {
-    fn fingerprint(&self, fields: &[&[u8]]) -> CredentialFingerprint {
-        CredentialFingerprint::from_bytes(self.0.of_credential(fields))
     }
 }

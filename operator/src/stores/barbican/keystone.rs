@@ -9,13 +9,12 @@ use http::{Method, StatusCode};
 use keyward_core::fault::{Class, Fault};
 use keyward_core::reason::Reason;
 use keyward_core::secret::SecretBytes;
-use keyward_core::sync::fingerprint::Fingerprint;
 use url::Url;
 
 use super::catalog::Grant;
 use super::classify::{Answered, request_id};
 use super::config::{CredentialRef, DomainRef, KeystoneAuth, ProjectRef, UserRef, keystone_root};
-use super::lockout::{LoginGate, Refusal, Stakes};
+use super::lockout::{CredentialFingerprint, LoginGate, Refusal, Stakes};
 use super::login_body::{login_body, rescope_body};
 use super::now;
 use crate::stores::Outcome;
@@ -55,7 +54,7 @@ impl Keystone {
     /// Logs in for the project, at most once per refused password.
     pub(super) async fn log_in(&self, gate: &LoginGate) -> Outcome<Login> {
         let login = gate
-            .attempt(&self.fingerprint(gate), self.stakes(), self.authenticate())
+            .attempt(self.fingerprint(gate), self.stakes(), self.authenticate())
             .await?;
         match &self.auth {
             KeystoneAuth::ApplicationCredential { .. } => Ok(login),
@@ -184,9 +183,9 @@ impl Keystone {
     }
 
     /// Over everything that decides whether Keystone accepts the secret, and nothing that does not.
-    fn fingerprint(&self, gate: &LoginGate) -> Fingerprint {
+    fn fingerprint(&self, gate: &LoginGate) -> CredentialFingerprint {
         let mut scope = vec![self.root.as_str()];
-        match &self.auth {
+        let secret = match &self.auth {
             KeystoneAuth::ApplicationCredential { credential, secret } => {
                 match credential {
                     CredentialRef::Id(id) => scope.extend(["credential id", id]),
@@ -195,13 +194,16 @@ impl Keystone {
                         scope.extend(user_scope(user));
                     }
                 }
-                gate.fingerprint(&scope, secret)
+                secret
             }
             KeystoneAuth::Password { user, password, .. } => {
                 scope.extend(user_scope(user));
-                gate.fingerprint(&scope, password)
+                password
             }
-        }
+        };
+        let mut fields: Vec<&[u8]> = scope.into_iter().map(str::as_bytes).collect();
+        fields.push(secret.expose());
+        gate.fingerprint(&fields)
     }
 }
 

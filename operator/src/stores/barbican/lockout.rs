@@ -13,35 +13,46 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use keyward_core::fault::{Class, Fault};
 use keyward_core::reason::Reason;
-use keyward_core::secret::SecretBytes;
-use keyward_core::sync::fingerprint::{Fingerprint, FingerprintKey};
+use keyward_core::sync::fingerprint::FingerprintKey;
 use tokio::time::Instant;
 
 use crate::stores::Outcome;
 
+/// A keyed digest of address, user, domain and password. Without the key it says nothing about any of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CredentialFingerprint([u8; 32]);
+
+impl CredentialFingerprint {
+    /// The digest.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
 /// The passwords that Keystone has refused.
 pub trait RejectedCredentials: Send + Sync {
     /// Whether this one was refused before, by this process or by one before it.
-    fn is_rejected(&self, fingerprint: &Fingerprint) -> bool;
+    fn is_rejected(&self, fingerprint: &CredentialFingerprint) -> bool;
 
     /// Remembers it. `is_rejected` must be true from the moment the future is first polled; it completes when the
     /// memory will also survive this process, or when that has failed and will be tried again.
-    fn remember(&self, fingerprint: Fingerprint) -> BoxFuture<'_, ()>;
+    fn remember(&self, fingerprint: CredentialFingerprint) -> BoxFuture<'_, ()>;
 }
 
 /// Remembers for as long as the process lives.
 #[derive(Debug, Default)]
-pub struct RejectedInMemory(Mutex<HashSet<Fingerprint>>);
+pub struct RejectedInMemory(Mutex<HashSet<CredentialFingerprint>>);
 
 impl RejectedCredentials for RejectedInMemory {
-    fn is_rejected(&self, fingerprint: &Fingerprint) -> bool {
+    fn is_rejected(&self, fingerprint: &CredentialFingerprint) -> bool {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .contains(fingerprint)
     }
 
-    fn remember(&self, fingerprint: Fingerprint) -> BoxFuture<'_, ()> {
+    fn remember(&self, fingerprint: CredentialFingerprint) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             self.0
                 .lock()
@@ -55,7 +66,7 @@ impl RejectedCredentials for RejectedInMemory {
 pub struct LoginGate {
     rejected: Arc<dyn RejectedCredentials>,
     key: Arc<FingerprintKey>,
-    lanes: Mutex<HashMap<Fingerprint, Arc<Lane>>>,
+    lanes: Mutex<HashMap<CredentialFingerprint, Arc<Lane>>>,
 }
 
 /// What a refusal of this credential means.
@@ -92,9 +103,9 @@ impl LoginGate {
         }
     }
 
-    /// The keyed fingerprint of a credential; `scope` is all that decides, beside it, whether Keystone accepts it.
-    pub(super) fn fingerprint(&self, scope: &[&str], credential: &SecretBytes) -> Fingerprint {
-        self.key.of_credential(scope, credential.expose())
+    /// The keyed fingerprint of `fields`: all that decides whether Keystone accepts the credential, which is the last.
+    pub(super) fn fingerprint(&self, fields: &[&[u8]]) -> CredentialFingerprint {
+        CredentialFingerprint(self.key.of_credential(fields))
     }
 
     /// Runs one login, unless the credential is known to be refused or a pause is being kept.
@@ -103,13 +114,13 @@ impl LoginGate {
     /// that nobody remembers.
     pub(super) async fn attempt<T>(
         &self,
-        fingerprint: &Fingerprint,
+        fingerprint: CredentialFingerprint,
         stakes: Stakes,
         login: impl Future<Output = Result<T, Refusal>>,
     ) -> Outcome<T> {
         let lane = self.lane(fingerprint);
         let mut caution = lane.0.lock().await;
-        if stakes == Stakes::LocksOut && self.rejected.is_rejected(fingerprint) {
+        if stakes == Stakes::LocksOut && self.rejected.is_rejected(&fingerprint) {
             return Err(known_as_rejected());
         }
         caution.permit(Instant::now())?;
@@ -122,7 +133,7 @@ impl LoginGate {
             }
             Err(Refusal::Rejected(fault)) => {
                 match stakes {
-                    Stakes::LocksOut => self.rejected.remember(fingerprint.clone()).await,
+                    Stakes::LocksOut => self.rejected.remember(fingerprint).await,
                     Stakes::Harmless => caution.rejected(now, &fault),
                 }
                 Err(fault)
@@ -137,13 +148,13 @@ impl LoginGate {
         }
     }
 
-    fn lane(&self, fingerprint: &Fingerprint) -> Arc<Lane> {
+    fn lane(&self, fingerprint: CredentialFingerprint) -> Arc<Lane> {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         // Credentials come and go with their stores; a lane that nobody stands in and that holds no pause is done.
         lanes.retain(|_, lane| {
             Arc::strong_count(lane) > 1 || lane.0.try_lock().is_ok_and(|caution| !caution.is_idle())
         });
-        Arc::clone(lanes.entry(fingerprint.clone()).or_default())
+        Arc::clone(lanes.entry(fingerprint).or_default())
     }
 }
 
@@ -220,10 +231,10 @@ mod tests {
     #[tokio::test]
     async fn ten_logins_at_once_with_one_wrong_password_are_one() {
         let gate = gate();
-        let fingerprint = gate.fingerprint(&["ada"], &"wrong".into());
+        let fingerprint = gate.fingerprint(&[b"ada", b"wrong"]);
         let sent = AtomicUsize::new(0);
         let logins = (0..10).map(|_| {
-            gate.attempt(&fingerprint, Stakes::LocksOut, async {
+            gate.attempt(fingerprint, Stakes::LocksOut, async {
                 sent.fetch_add(1, Ordering::SeqCst);
                 tokio::task::yield_now().await;
                 Err::<(), _>(Refusal::Rejected(fault()))
@@ -235,9 +246,9 @@ mod tests {
             assert_eq!(outcome.unwrap_err().reason, Reason::CredentialRejected);
         }
 
-        let other = gate.fingerprint(&["ada"], &"right".into());
+        let other = gate.fingerprint(&[b"ada", b"right"]);
         assert!(
-            gate.attempt(&other, Stakes::LocksOut, async { Ok(()) })
+            gate.attempt(other, Stakes::LocksOut, async { Ok(()) })
                 .await
                 .is_ok()
         );
@@ -246,12 +257,12 @@ mod tests {
     #[tokio::test]
     async fn a_refused_application_credential_pauses_for_everybody_who_shares_it() {
         let gate = gate();
-        let fingerprint = gate.fingerprint(&[], &"credential".into());
+        let fingerprint = gate.fingerprint(&[b"credential"]);
         let refused = async { Err::<(), _>(Refusal::Rejected(fault())) };
-        let told = gate.attempt(&fingerprint, Stakes::Harmless, refused).await;
+        let told = gate.attempt(fingerprint, Stakes::Harmless, refused).await;
         assert!(told.unwrap_err().retry_after.is_none());
         let told = gate
-            .attempt(&fingerprint, Stakes::Harmless, async { Ok(()) })
+            .attempt(fingerprint, Stakes::Harmless, async { Ok(()) })
             .await;
         assert!(told.unwrap_err().retry_after.is_some());
     }
@@ -291,8 +302,8 @@ mod tests {
         let gate = gate();
         for n in 0..100_u32 {
             let unjudged = async { Err::<(), _>(Refusal::Unjudged(fault())) };
-            let fingerprint = gate.fingerprint(&[&n.to_string()], &SecretBytes::default());
-            let _ = gate.attempt(&fingerprint, Stakes::LocksOut, unjudged).await;
+            let fingerprint = gate.fingerprint(&[&n.to_be_bytes()]);
+            let _ = gate.attempt(fingerprint, Stakes::LocksOut, unjudged).await;
         }
         assert!(gate.lanes.lock().unwrap().len() <= 1);
     }
