@@ -24,7 +24,7 @@ const FITTING: std::ops::RangeInclusive<(u32, u32)> = (3, 11)..=(3, 13);
 
 /// Asks a Python who it is, and whether it can make an environment.
 const WHO_ARE_YOU: &str = "import ensurepip, os, sys, venv\n\
-                           print(*sys.version_info[:3], os.path.realpath(sys.executable))";
+                           print('%d.%d.%d' % sys.version_info[:3], os.path.realpath(sys.executable))";
 
 const COMPLAINT_LINES: usize = 20;
 
@@ -111,7 +111,7 @@ impl Python {
 }
 
 fn is_fitting(described: &str) -> bool {
-    let mut numbers = described.split(' ').map_while(|word| word.parse().ok());
+    let mut numbers = described.split('.').map_while(|number| number.parse().ok());
     let (Some(major), Some(minor)) = (numbers.next(), numbers.next()) else {
         return false;
     };
@@ -186,10 +186,10 @@ mod tests {
     #[test]
     fn only_pythons_that_the_lock_was_made_for_fit() {
         for (described, fitting) in [
-            ("3 10 13 /usr/bin/python3.10\n", false),
-            ("3 11 2 /usr/bin/python3.11\n", true),
-            ("3 13 0 /usr/bin/python3.13\n", true),
-            ("3 14 0 /usr/bin/python3.14\n", false),
+            ("3.10.13 /usr/bin/python3.10\n", false),
+            ("3.11.2 /usr/bin/python3.11\n", true),
+            ("3.13.0 /usr/bin/python3.13\n", true),
+            ("3.14.0 /usr/bin/python3.14\n", false),
             ("", false),
         ] {
             assert_eq!(is_fitting(described), fitting, "{described}");
