@@ -118,6 +118,11 @@ impl LiveStore {
         outcome
     }
 
+    /// What is asked from now on is not answered from earlier listings.
+    pub fn forget_listings(&self) {
+        self.door.forget_listings();
+    }
+
     /// Ends the session.
     pub async fn close(&self) {
         self.door.close().await;

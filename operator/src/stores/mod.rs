@@ -139,6 +139,10 @@ pub trait Store: Send + Sync {
     /// Logs in if need be and shows that the store answers: what `Ready` of a store object rests on.
     fn check(&self) -> BoxFuture<'_, Outcome<()>>;
 
+    /// Somebody wants to see a change that was just made: what is asked from now on must not be answered from what
+    /// was listed before. A store that keeps no listings has nothing to do.
+    fn forget_listings(&self) {}
+
     /// Revokes the session's token where the store knows such a thing. Called once, at shutdown or replacement.
     fn close(&self) -> BoxFuture<'_, ()>;
 }

@@ -104,6 +104,9 @@ impl Pass<'_> {
             return Err(fault);
         }
         let since = if self.refresh_request(&old).is_some() {
+            for target in &targets {
+                target.store.forget_listings();
+            }
             Instant::now()
         } else {
             turn.began

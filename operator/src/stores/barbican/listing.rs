@@ -53,6 +53,8 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
+    /// Listings from before this moment are of no use.
+    not_before: Option<Instant>,
     snapshot: Option<Arc<Snapshot>>,
     /// Places the listing has answered for, and whose value may be read next.
     to_read: HashSet<Place>,
@@ -81,6 +83,13 @@ impl Listings {
             for_names: Flight::default(),
             for_all: Flight::default(),
         }
+    }
+
+    /// From now on, nothing is answered from what was listed before.
+    pub(super) fn forget(&self) {
+        let mut state = self.shared.state();
+        state.not_before = Some(Instant::now());
+        state.alone.clear();
     }
 
     /// What is alive under exactly this name, the newest first.
@@ -153,11 +162,15 @@ impl Listings {
         let run = self
             .for_names
             .join(|| async move { shared.list_for_names().await });
-        let snapshot = run.await?;
-        if snapshot.is_some() {
-            self.shared.state().may_serve(place, age);
+        let Some(snapshot) = run.await? else {
+            return Ok(None);
+        };
+        let mut state = self.shared.state();
+        if !state.is_of_use(&snapshot) {
+            return Ok(None);
         }
-        Ok(snapshot)
+        state.may_serve(place, age);
+        Ok(Some(snapshot))
     }
 }
 
@@ -243,18 +256,22 @@ fn restless() -> Fault {
 impl State {
     /// The listing there is, if it may answer for `place`.
     fn take(&mut self, place: &Place, age: Age, oldest: Duration) -> Current {
-        let Some(snapshot) = &self.snapshot else {
+        let Some(snapshot) = self.snapshot.clone() else {
             return Current::None;
         };
-        if snapshot.taken.elapsed() >= oldest {
+        if snapshot.taken.elapsed() >= oldest || !self.is_of_use(&snapshot) {
             return Current::None;
         }
-        let snapshot = Arc::clone(snapshot);
         if self.may_serve(place, age) {
             Current::Answers(snapshot)
         } else {
             Current::TooOld
         }
+    }
+
+    fn is_of_use(&self, snapshot: &Snapshot) -> bool {
+        self.not_before
+            .is_none_or(|not_before| snapshot.taken >= not_before)
     }
 
     /// Whether the listing may answer for `place`, which is noted.

@@ -277,6 +277,10 @@ impl Store for BarbicanStore {
         Box::pin(self.api.list_one())
     }
 
+    fn forget_listings(&self) {
+        self.listings.forget();
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.api.session.close())
     }

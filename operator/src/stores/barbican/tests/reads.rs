@@ -400,6 +400,17 @@ async fn a_name_that_the_listing_lacks_is_asked_for_alone() {
 }
 
 #[tokio::test]
+async fn after_a_wish_for_news_no_earlier_listing_answers() {
+    let cloud = Cloud::start(vec![Secret::new(1, "a", 1), Secret::new(2, "b", 1)]).await;
+    let store = cloud.store();
+    current(store.probe(&name("a")).await.unwrap());
+    cloud.state().secrets.push(Secret::new(3, "b", 2));
+    store.forget_listings();
+    let version = current(store.probe(&name("b")).await.unwrap());
+    assert_eq!(version.id, Some(Uuid::from_u128(3).to_string()));
+}
+
+#[tokio::test]
 async fn metadata_that_is_denied_leaves_the_generation_out() {
     let cloud = Cloud::start(vec![Secret::new(1, "db", 1)]).await;
     cloud.state().fault = Some(|seen| seen.target.ends_with("metadata").then(|| Answer::json(403, "{}")));
