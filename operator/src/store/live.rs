@@ -252,9 +252,9 @@ mod tests {
 
     fn store(script: Vec<Outcome<()>>) -> LiveStore {
         LiveStore::new(
-            "test".into(),
             Box::new(Scripted(Mutex::new(script))),
             Pace::default(),
+            Box::new(|_| ()),
         )
     }
 

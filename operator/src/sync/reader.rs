@@ -290,7 +290,7 @@ mod tests {
             fails,
         };
         (
-            LiveStore::new("test".into(), Box::new(door), Pace::default()),
+            LiveStore::new(Box::new(door), Pace::default(), Box::new(|_| ())),
             counts,
         )
     }
