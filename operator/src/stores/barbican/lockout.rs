@@ -5,7 +5,7 @@
 //! one after the other: the second waits for what the first learns. What is remembered is a keyed fingerprint;
 //! neither it nor anything else here tells what the password was.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -38,28 +38,6 @@ pub trait RejectedCredentials: Send + Sync {
     /// Remembers it. `is_rejected` must be true from the moment the future is first polled; it completes when the
     /// memory will also survive this process, or when that has failed and will be tried again.
     fn remember(&self, fingerprint: CredentialFingerprint) -> BoxFuture<'_, ()>;
-}
-
-/// Remembers for as long as the process lives.
-#[derive(Debug, Default)]
-pub struct RejectedInMemory(Mutex<HashSet<CredentialFingerprint>>);
-
-impl RejectedCredentials for RejectedInMemory {
-    fn is_rejected(&self, fingerprint: &CredentialFingerprint) -> bool {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(fingerprint)
-    }
-
-    fn remember(&self, fingerprint: CredentialFingerprint) -> BoxFuture<'_, ()> {
-        Box::pin(async move {
-            self.0
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .insert(fingerprint);
-        })
-    }
 }
 
 /// The door that every login passes, shared by all Barbican stores of the process.

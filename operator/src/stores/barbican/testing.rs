@@ -1,7 +1,9 @@
 //! A stand-in for Keystone and Barbican, for the faults that real ones cannot be made to show.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use futures::future::BoxFuture;
 use keyward_core::address::AddressPolicy;
 use keyward_core::sync::fingerprint::{FingerprintKey, KEY_BYTES};
 use serde_json::{Value, json};
@@ -11,13 +13,29 @@ use super::BarbicanStore;
 use super::config::{
     BarbicanConfig, CredentialRef, DomainRef, Interface, KeystoneAuth, Limits, ProjectRef, UserRef,
 };
-use super::lockout::{LoginGate, RejectedInMemory};
+use super::lockout::{CredentialFingerprint, LoginGate, RejectedCredentials};
 use crate::stores::transport::TransportOptions;
 use crate::stores::transport::stand_in::{Answer, Seen, StandIn};
 
 /// Stands for every secret: it must show up nowhere but in values.
 pub(super) const CANARY: &str = "canary-91be77";
 pub(super) const REGION: &str = "north";
+
+/// Remembers for as long as the process lives.
+#[derive(Debug, Default)]
+pub(super) struct RejectedInMemory(Mutex<HashSet<CredentialFingerprint>>);
+
+impl RejectedCredentials for RejectedInMemory {
+    fn is_rejected(&self, fingerprint: &CredentialFingerprint) -> bool {
+        self.0.lock().unwrap().contains(fingerprint)
+    }
+
+    fn remember(&self, fingerprint: CredentialFingerprint) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.0.lock().unwrap().insert(fingerprint);
+        })
+    }
+}
 
 /// The two servers and what they hold.
 pub(super) struct Cloud {
