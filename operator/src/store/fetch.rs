@@ -141,8 +141,7 @@ impl DoorBuilder {
         let config = if let Some(file) = &spec.clouds_yaml {
             let text = self.secret(home, &file.secret_ref).await?;
             let skip = store.allows(InsecureChoice::SkipTlsVerify);
-            let cloud = clouds::parse(&text, file.cloud.as_deref(), skip)
-                .map_err(|error| Fault::new(Class::Permanent, Reason::SpecInvalid, error.to_string()))?;
+            let cloud = clouds::parse(&text, file.cloud.as_deref(), skip)?;
             transport.verify &= cloud.verify;
             BarbicanConfig {
                 auth_url: cloud.auth_url,
