@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use chrono::{DateTime, Utc};
 use clap::{ArgAction, Args, ValueEnum};
 use keyward_core::address::{AddressPolicy, DeniedAddress, Network};
 use kube::{Client, Config};
@@ -20,9 +21,10 @@ use crate::cluster::events::{EventRecorder, events};
 use crate::cluster::lease::{Candidate, LeaseTiming};
 use crate::cluster::state::OperatorState;
 use crate::cluster::{ApiAudiences, ObjectKey, WatchHealth, Watches, missing_kinds};
-use crate::runtime::http::{Endpoint, ObjectStates, Phase, Readiness, serve};
+use crate::runtime::clock;
+use crate::runtime::http::{Endpoint, ObjectState, ObjectStates, Phase, Readiness, serve};
 use crate::runtime::logs::{self, LogFormat};
-use crate::runtime::metrics::Metrics;
+use crate::runtime::metrics::{Metrics, Readiness as ReadyLabel};
 use crate::runtime::supervisor::{Ended, Supervisor};
 
 /// How often kinds that are missing, or state that cannot be read, are looked for again.
@@ -188,7 +190,7 @@ async fn operate<C: Controllers>(options: RunOptions, controllers: Arc<C>) -> an
     let endpoint = Endpoint {
         metrics: Arc::clone(&metrics),
         readiness: Arc::clone(&readiness),
-        objects,
+        objects: Arc::clone(&objects),
     };
     let listener = TcpListener::bind(options.metrics_address)
         .await
@@ -225,7 +227,7 @@ async fn operate<C: Controllers>(options: RunOptions, controllers: Arc<C>) -> an
     let (recorder, sender) = events(client.clone(), &options.identity);
     let stop = supervisor.work_ended();
     supervisor.spawn_last("events", sender.run_until(stop));
-    follow(&metrics, &health, &recorder);
+    follow(&metrics, &health, &recorder, &objects);
     metrics.set_leader(true);
     let context = Context {
         watches: Watches::new(client.clone(), scope.map(Arc::from), health),
@@ -324,8 +326,13 @@ async fn load_state(client: &Client, namespace: &str) -> OperatorState {
 }
 
 /// Sets what is read anew for each scrape.
-fn follow(metrics: &Metrics, health: &Arc<WatchHealth>, recorder: &EventRecorder) {
-    let (health, recorder) = (Arc::clone(health), recorder.clone());
+fn follow(
+    metrics: &Metrics,
+    health: &Arc<WatchHealth>,
+    recorder: &EventRecorder,
+    objects: &Arc<dyn ObjectStates>,
+) {
+    let (health, recorder, objects) = (Arc::clone(health), recorder.clone(), Arc::clone(objects));
     metrics.before_scrape(move |metrics| {
         metrics.set_events_dropped(recorder.dropped());
         for watch in health.snapshot() {
@@ -336,12 +343,59 @@ fn follow(metrics: &Metrics, health: &Arc<WatchHealth>, recorder: &EventRecorder
                 watch.broken,
             );
         }
+        count_objects(metrics, &objects.all(), clock::now());
     });
+}
+
+fn count_objects(metrics: &Metrics, objects: &[ObjectState], now: DateTime<Utc>) {
+    let kinds = [
+        (Some(true), ReadyLabel::Ready),
+        (Some(false), ReadyLabel::NotReady),
+        (None, ReadyLabel::Unknown),
+    ];
+    for (ready, label) in kinds {
+        let count = objects.iter().filter(|object| object.ready == ready).count();
+        metrics.set_objects("SyncedSecret", label, count);
+    }
+    let oldest = objects.iter().filter_map(|object| object.last_check).min();
+    metrics.set_oldest_refresh(oldest.map_or(0, |oldest| (now - oldest).num_seconds().max(0)));
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) | Err(_) => Err("a number of at least 1".into()),
         Ok(number) => Ok(number),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_are_counted_by_readiness() {
+        let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        let object = |ready, age| ObjectState {
+            namespace: "apps".into(),
+            name: "db".into(),
+            ready,
+            reason: None,
+            last_check: Some(now - chrono::Duration::seconds(age)),
+            next_refresh: None,
+            failing_since: None,
+            request_id: None,
+        };
+        let metrics = Metrics::new();
+        let objects = [object(Some(true), 5), object(Some(true), 70), object(None, 1)];
+        count_objects(&metrics, &objects, now);
+        let page = metrics.render();
+        for line in [
+            "keyward_objects{kind=\"SyncedSecret\",readiness=\"Ready\"} 2",
+            "keyward_objects{kind=\"SyncedSecret\",readiness=\"NotReady\"} 0",
+            "keyward_objects{kind=\"SyncedSecret\",readiness=\"Unknown\"} 1",
+            "keyward_oldest_refresh_age_seconds 70",
+        ] {
+            assert!(page.lines().any(|have| have == line), "{line} is not in\n{page}");
+        }
     }
 }

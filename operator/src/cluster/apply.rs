@@ -1,8 +1,9 @@
 //! The only place that writes Secrets.
 //!
-//! Writes are server-side applies under one field manager, so another manager's key is a conflict and not a loss. They
-//! are forced only where the plan saw, at the very resourceVersion it rests on, that every contested key may be taken. Every write carries what it was planned on: that the Secret is absent, or its uid and
-//! resourceVersion. A paused process that wakes up with an old plan therefore changes nothing.
+//! Writes are server-side applies under one field manager, so another manager's key is a conflict and not a loss.
+//! They are forced only where the plan saw, at the very resourceVersion it rests on, that every contested key may be
+//! taken. Every write carries what it was planned on: that the Secret is absent, or its uid and resourceVersion. A
+//! paused process that wakes up with an old plan therefore changes nothing.
 
 mod refusal;
 

@@ -1,4 +1,4 @@
-//! Writes to our own kinds: their status, and the finalizer of a `SyncedSecret`. One call each, and no read.
+//! Writes the status of our own kinds: one call, and no read.
 
 use std::fmt::Display;
 
@@ -8,12 +8,12 @@ use keyward_core::reason::Reason;
 use kube::core::Status;
 use kube::{Client, Resource};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::ObjectKey;
 use super::apply::FIELD_MANAGER;
-use super::call::{JSON_PATCH, MERGE_PATCH, METADATA_ONLY, Question, Refusal, call, segment};
+use super::call::{JSON_PATCH, METADATA_ONLY, Question, Refusal, call, segment};
 
 /// Writes status. Cheap to clone.
 #[derive(Clone)]
@@ -63,48 +63,21 @@ impl StatusWriter {
             {"op": "test", "path": "/metadata/uid", "value": uid},
             {"op": "add", "path": "/status", "value": status},
         ]);
-        let target = format!("{}/status", path_of::<K>(key));
-        match self.patch(&what, target, JSON_PATCH, &change).await {
-            Ok(version) => Ok(StatusWrite::Written(version)),
+        let question = Question {
+            what: &what,
+            method: Method::PATCH,
+            path: format!("{}/status?fieldManager={FIELD_MANAGER}", path_of::<K>(key)),
+            accept: METADATA_ONLY,
+            body: Some((JSON_PATCH, Zeroizing::new(change.to_string().into_bytes()))),
+        };
+        match call(&self.client, question).await {
+            Ok(answer) => {
+                let written: Written = answer.parse()?;
+                Ok(StatusWrite::Written(written.metadata.resource_version))
+            }
             Err(refusal) if test_failed(&refusal) => Err(another_object(&what)),
             Err(refusal) => Err(refusal.fault),
         }
-    }
-
-    /// Sets the finalizers of an object that has this uid and resourceVersion. Returns its new resourceVersion.
-    pub async fn set_finalizers<K>(
-        &self,
-        key: &ObjectKey,
-        uid: &str,
-        resource_version: &str,
-        finalizers: &[String],
-    ) -> Result<String, Fault>
-    where
-        K: Resource<DynamicType = ()>,
-    {
-        let what = format!("writing the finalizers of {} {key}", K::kind(&()));
-        let change = json!({"metadata": {
-            "uid": uid, "resourceVersion": resource_version, "finalizers": finalizers,
-        }});
-        Ok(self.patch(&what, path_of::<K>(key), MERGE_PATCH, &change).await?)
-    }
-
-    async fn patch(
-        &self,
-        what: &str,
-        path: String,
-        media_type: &'static str,
-        patch: &Value,
-    ) -> Result<String, Refusal> {
-        let question = Question {
-            what,
-            method: Method::PATCH,
-            path: format!("{path}?fieldManager={FIELD_MANAGER}"),
-            accept: METADATA_ONLY,
-            body: Some((media_type, Zeroizing::new(patch.to_string().into_bytes()))),
-        };
-        let written: Result<Written, Fault> = call(&self.client, question).await?.parse();
-        Ok(written?.metadata.resource_version)
     }
 }
 
@@ -156,6 +129,8 @@ fn unfit<E: Display>(what: &str) -> impl Fn(E) -> Fault + '_ {
 mod tests {
     use keyward_crds::synced_secret::{RolloutStatus, SyncedSecretStatus};
     use keyward_crds::{ClusterSecretStore, StoreStatus, SyncedSecret};
+
+    use serde_json::Value;
 
     use super::super::call::tests::scripted;
     use super::*;
