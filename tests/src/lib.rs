@@ -3,4 +3,5 @@
 //! [`rig`] provides the programs and runs them on loopback; [`harness`] runs tests against them.
 
 pub mod harness;
+pub mod operator;
 pub mod rig;

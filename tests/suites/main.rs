@@ -1,7 +1,9 @@
 //! All suites, in one program: they share the servers.
 
 mod rig;
+mod scene;
 mod stores;
+mod sync;
 
 use std::process::ExitCode;
 
@@ -10,6 +12,7 @@ use keyward_tests::harness::Suite;
 
 fn main() -> Result<ExitCode> {
     keyward_tests::rig::keeper::serve_if_asked();
+    keyward_tests::operator::serve_if_asked();
     rig::runs::serve_if_asked()?;
 
     let kinds = keyward_crds::definitions()
@@ -18,6 +21,7 @@ fn main() -> Result<ExitCode> {
         .collect();
     let mut suite = Suite::new(kinds)?;
     rig::register(&mut suite);
+    sync::register(&mut suite);
     stores::register(&mut suite);
     Ok(suite.run())
 }

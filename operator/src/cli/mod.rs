@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
+use crate::controllers::AllControllers;
+
 pub use run::{Context, Controllers, InsecureFlag, RunOptions};
 
 /// Keeps Kubernetes Secrets in step with Vault, OpenBao and Barbican.
@@ -25,9 +27,21 @@ enum Command {
     Version,
 }
 
-/// Runs what the command line asks for. `controllers` do the work of `keyward run`.
+/// The whole program: what the binary does, and nothing else.
 #[must_use]
-pub fn execute<C: Controllers>(controllers: Arc<C>) -> ExitCode {
+pub fn main() -> ExitCode {
+    // Two providers in one process make rustls panic, so the choice is made before anything can make another.
+    if rustls::crypto::ring::default_provider()
+        .install_default()
+        .is_err()
+    {
+        return ExitCode::FAILURE;
+    }
+    execute(Arc::new(AllControllers::default()))
+}
+
+/// Runs what the command line asks for. `controllers` do the work of `keyward run`.
+fn execute<C: Controllers>(controllers: Arc<C>) -> ExitCode {
     match Cli::parse().command {
         Command::Run(options) => run::execute(*options, controllers),
         Command::Version => {

@@ -1,0 +1,201 @@
+//! The operator as a process of its own, with exactly the rights that the chart gives it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::discovery;
+use serde_json::Value;
+
+use crate::rig::kubernetes::Kubernetes;
+use crate::rig::ports;
+use crate::rig::process::{Launch, Server};
+use crate::rig::run::Run;
+
+/// The namespace that the file of rights names.
+const WRITTEN_NAMESPACE: &str = "keyward-system";
+
+/// Name of the operator's ServiceAccount.
+const ACCOUNT: &str = "keyward";
+
+/// Set in the environment of a process that is to be the operator.
+const AS_OPERATOR: &str = "KEYWARD_TESTS_AS_OPERATOR";
+
+/// How long the operator may take to be ready.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// Becomes the operator where that was asked for, and then never returns. To be called first in every `main` that
+/// starts an [`Operator`]: the operator is this same program, through the entry that the binary `keyward` has, so
+/// that nothing has to be built twice.
+pub fn serve_if_asked() {
+    if std::env::var_os(AS_OPERATOR).is_some() {
+        let code = keyward::cli::main();
+        std::process::exit(i32::from(code != std::process::ExitCode::SUCCESS));
+    }
+}
+
+/// How to run the operator.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The namespace of its ServiceAccount, lease and state.
+    pub home: String,
+    /// The namespace it works in; the whole cluster without it.
+    pub scope: Option<String>,
+    /// Further arguments of `keyward run`.
+    pub arguments: Vec<String>,
+    /// What it logs.
+    pub log: String,
+}
+
+impl Settings {
+    /// An operator that lives and works in one namespace, may use stores on loopback, and logs everything.
+    #[must_use]
+    pub fn inside(namespace: &str) -> Self {
+        Self {
+            home: namespace.to_owned(),
+            scope: Some(namespace.to_owned()),
+            arguments: vec!["--allow-loopback-stores".to_owned()],
+            log: "info,keyward=trace".to_owned(),
+        }
+    }
+}
+
+/// A running operator.
+pub struct Operator {
+    server: Server,
+    endpoint: String,
+}
+
+impl Operator {
+    /// Gives the operator its rights, starts it and waits until it is ready.
+    pub async fn start(run: &Run, kubernetes: &Kubernetes, name: &str, settings: &Settings) -> Result<Self> {
+        let operator = Self::launch(run, kubernetes, name, settings).await?;
+        operator.ready().await?;
+        Ok(operator)
+    }
+
+    /// As [`Operator::start`], without waiting.
+    pub async fn launch(run: &Run, kubernetes: &Kubernetes, name: &str, settings: &Settings) -> Result<Self> {
+        let program = std::env::current_exe().context("this program cannot be found")?;
+        grant_rights(kubernetes, &settings.home).await?;
+        let token = kubernetes.token(&settings.home, ACCOUNT, &[]).await?;
+        let kubeconfig = run.subfolder(name)?.join("kubeconfig");
+        kubernetes.bearer(&token).save(&kubeconfig)?;
+        let port = ports::free()?;
+        let mut launch = Launch::new(name, program)
+            .arg("run")
+            .args(["--lease-namespace", &settings.home])
+            .args(["--identity", name])
+            .arg("--metrics-address")
+            .arg(format!("127.0.0.1:{port}"))
+            .args(["--log", &settings.log])
+            .args(["--log-format", "json"])
+            .args(settings.arguments.clone())
+            .env(AS_OPERATOR, "1")
+            .env("KUBECONFIG", &kubeconfig);
+        if let Some(scope) = &settings.scope {
+            launch = launch.args(["--namespace-scope", scope]);
+        }
+        Ok(Self {
+            server: launch.start(run)?,
+            endpoint: format!("http://127.0.0.1:{port}"),
+        })
+    }
+
+    /// Waits until `/readyz` says so.
+    pub async fn ready(&self) -> Result<()> {
+        let url = format!("{}/readyz", self.endpoint);
+        self.server
+            .ready(READY_WITHIN, || async {
+                reqwest::get(&url)
+                    .await
+                    .is_ok_and(|answer| answer.status().is_success())
+            })
+            .await
+    }
+
+    /// The process.
+    #[must_use]
+    pub fn process(&self) -> &Server {
+        &self.server
+    }
+
+    /// The text of an endpoint such as `/metrics`.
+    pub async fn get(&self, path: &str) -> Result<String> {
+        let answer = reqwest::get(format!("{}{path}", self.endpoint)).await?;
+        Ok(answer.error_for_status()?.text().await?)
+    }
+
+    /// The value of a metric, summed over the series whose labels contain `labels`; 0 where there is none.
+    pub async fn metric(&self, name: &str, labels: &str) -> Result<f64> {
+        let text = self.get("/metrics").await?;
+        let series = text.lines().filter(|line| {
+            line.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with(['{', ' ']))
+                && line.contains(labels)
+        });
+        Ok(series
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum())
+    }
+
+    /// What the operator knows of an object beyond its status.
+    pub async fn state(&self, namespace: &str, name: &str) -> Result<Value> {
+        Ok(serde_json::from_str(
+            &self
+                .get(&format!("/state/syncedsecrets/{namespace}/{name}"))
+                .await?,
+        )?)
+    }
+
+    /// Stops it as Kubernetes would.
+    pub async fn stop(&self) -> Result<()> {
+        self.server.stop().await
+    }
+}
+
+/// Applies the chart's own file of rights, for an operator in `home`.
+pub async fn grant_rights(kubernetes: &Kubernetes, home: &str) -> Result<()> {
+    let file = workspace().join("charts/keyward/files/rbac.yaml");
+    let text =
+        std::fs::read_to_string(&file).with_context(|| format!("{} cannot be read", file.display()))?;
+    let client = kubernetes.client();
+    for document in text.replace(WRITTEN_NAMESPACE, home).split("\n---\n") {
+        let Some(mut object) = serde_saphyr::from_str::<Option<DynamicObject>>(document)? else {
+            continue;
+        };
+        let kind = object.types.clone().context("an object without a kind")?;
+        let gvk = kube::core::GroupVersionKind::try_from(&kind)?;
+        let (resource, capabilities) = discovery::pinned_kind(&client, &gvk).await?;
+        let name = object.metadata.name.clone().context("an object without a name")?;
+        let cluster = capabilities.scope == discovery::Scope::Cluster;
+        // Bindings of the cluster would otherwise be taken from one test's operator by the next.
+        let name = if cluster && kind.kind == "ClusterRoleBinding" {
+            format!("{name}-{home}")
+        } else {
+            name
+        };
+        object.metadata.name = Some(name.clone());
+        let api: Api<DynamicObject> = if cluster {
+            Api::all_with(client.clone(), &resource)
+        } else {
+            Api::namespaced_with(client.clone(), home, &resource)
+        };
+        api.patch(
+            &name,
+            &PatchParams::apply("tests").force(),
+            &Patch::Apply(&object),
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+/// The root of the workspace.
+#[must_use]
+pub fn workspace() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+    root.expect("the tests live in a folder of the workspace")
+        .to_path_buf()
+}

@@ -1,0 +1,334 @@
+//! What most tests of the operator begin with: a namespace, a mount, a store that works, and an operator of its own
+//! that sees nothing else.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use keyward_crds::{ClusterSecretStore, SERVICE_ACCOUNT_CONSENT, SecretStore, StoreStatus, SyncedSecret};
+use keyward_tests::harness::Case;
+use keyward_tests::operator::{Operator, Settings};
+use keyward_tests::rig::kubernetes::Kubernetes;
+use keyward_tests::rig::poll;
+use keyward_tests::rig::vault::{Kv, Vault};
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use serde_json::{Value, json};
+
+/// How long anything may take that should happen at once.
+pub const SOON: Duration = Duration::from_secs(30);
+
+/// The audience of tokens for the rig's Vault.
+pub const AUDIENCE: &str = "vault.test";
+
+/// The field manager of what a person or a GitOps tool would write.
+pub const AUTHOR: &str = "author";
+
+/// A namespace of a test, with what it needs to use a Vault.
+pub struct Scene<'a> {
+    /// The test.
+    pub case: &'a Case,
+    /// The control plane.
+    pub kubernetes: &'a Kubernetes,
+    /// The store.
+    pub vault: &'a Vault,
+    /// The namespace.
+    pub namespace: String,
+    /// A key-value mount.
+    pub mount: String,
+    /// Its version.
+    pub kv: Kv,
+}
+
+impl<'a> Scene<'a> {
+    /// A namespace and a mount on the shared servers, and a store `vault` that logs in as ServiceAccount `reader`.
+    pub async fn new(case: &'a Case, kv: Kv) -> Result<Scene<'a>> {
+        Self::with(case, case.vault().await?, kv).await
+    }
+
+    /// The same with a Vault of the test's own.
+    pub async fn with(case: &'a Case, vault: &'a Vault, kv: Kv) -> Result<Scene<'a>> {
+        let kubernetes = case.kubernetes().await?;
+        let namespace = case.namespace().await?;
+        let mount = case.unique();
+        vault.api().mount_kv(&mount, kv).await?;
+        let scene = Scene {
+            case,
+            kubernetes,
+            vault,
+            namespace,
+            mount,
+            kv,
+        };
+        scene.allow_reader("reader").await?;
+        scene
+            .vault
+            .enable_kubernetes_auth(&scene.auth_mount(), kubernetes)
+            .await?;
+        scene
+            .allow_policy(
+                "reader",
+                &format!(
+                    "path \"{}/*\" {{ capabilities = [\"read\", \"list\"] }}",
+                    scene.mount
+                ),
+            )
+            .await?;
+        scene.store("vault", &scene.vault_spec()).await?;
+        Ok(scene)
+    }
+
+    /// Where the kubernetes method of this scene is mounted.
+    pub fn auth_mount(&self) -> String {
+        format!("k8s-{}", self.mount)
+    }
+
+    /// Makes a ServiceAccount that lends itself to Keyward.
+    pub async fn allow_reader(&self, name: &str) -> Result<()> {
+        let account = json!({
+            "apiVersion": "v1", "kind": "ServiceAccount",
+            "metadata": {"name": name, "annotations": {SERVICE_ACCOUNT_CONSENT: "true"}},
+        });
+        let api: Api<ServiceAccount> = self.api();
+        api.patch(name, &PatchParams::apply(AUTHOR).force(), &Patch::Apply(&account))
+            .await?;
+        Ok(())
+    }
+
+    /// Lets a ServiceAccount of the namespace log in with a policy of these rules.
+    pub async fn allow_policy(&self, account: &str, rules: &str) -> Result<()> {
+        let policy = format!("{}-{account}", self.mount);
+        self.vault.api().write_policy(&policy, rules).await?;
+        let role = json!({
+            "bound_service_account_names": [account],
+            "bound_service_account_namespaces": [self.namespace],
+            "audience": AUDIENCE,
+            "token_policies": [policy],
+            "token_ttl": "1h",
+        });
+        self.vault
+            .api()
+            .create_role(&self.auth_mount(), account, &role)
+            .await
+    }
+
+    /// The spec of a store that works.
+    pub fn vault_spec(&self) -> Value {
+        json!({"vault": {
+            "address": self.vault.url(),
+            "mount": self.mount,
+            "ca": {"inline": self.vault.ca()},
+            "auth": {"kubernetes": {
+                "mount": self.auth_mount(), "role": "reader", "audience": AUDIENCE,
+                "serviceAccountRef": {"name": "reader"},
+            }},
+        }})
+    }
+
+    /// Starts an operator for this namespace alone.
+    pub async fn operator(&self) -> Result<Operator> {
+        self.operator_with(&Settings::inside(&self.namespace)).await
+    }
+
+    /// Starts an operator with these settings.
+    pub async fn operator_with(&self, settings: &Settings) -> Result<Operator> {
+        Operator::start(
+            self.case.run().await?,
+            self.kubernetes,
+            &self.case.unique(),
+            settings,
+        )
+        .await
+    }
+
+    /// Writes a secret to the store.
+    pub async fn write(&self, path: &str, data: &Value) -> Result<u64> {
+        self.vault
+            .api()
+            .write_secret(&self.mount, self.kv, path, data)
+            .await
+    }
+
+    /// Applies a `SecretStore`.
+    pub async fn store(&self, name: &str, spec: &Value) -> Result<()> {
+        let api: Api<SecretStore> = self.api();
+        apply(&api, name, json!({"kind": "SecretStore", "spec": spec})).await
+    }
+
+    /// Applies a `ClusterSecretStore`.
+    pub async fn cluster_store(&self, name: &str, spec: &Value) -> Result<()> {
+        let api: Api<ClusterSecretStore> = Api::all(self.kubernetes.client());
+        apply(&api, name, json!({"kind": "ClusterSecretStore", "spec": spec})).await
+    }
+
+    /// Applies a `SyncedSecret`.
+    pub async fn synced(&self, name: &str, spec: &Value) -> Result<()> {
+        apply(
+            &self.api::<SyncedSecret>(),
+            name,
+            json!({"kind": "SyncedSecret", "spec": spec}),
+        )
+        .await
+    }
+
+    /// Applies a `SyncedSecret` of one path of store `vault`.
+    pub async fn synced_path(&self, name: &str, path: &str) -> Result<()> {
+        self.synced(
+            name,
+            &json!({"sources": [{"storeRef": {"name": "vault"}, "path": path}]}),
+        )
+        .await
+    }
+
+    /// Sets an annotation of a `SyncedSecret`.
+    pub async fn annotate(&self, name: &str, annotation: &str, value: &str) -> Result<()> {
+        let patch = json!({"metadata": {"annotations": {annotation: value}}});
+        self.api::<SyncedSecret>()
+            .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await?;
+        Ok(())
+    }
+
+    /// Asks for a refresh now.
+    pub async fn refresh(&self, name: &str) -> Result<()> {
+        self.annotate(name, keyward_crds::REFRESH_ANNOTATION, &self.case.unique())
+            .await
+    }
+
+    /// Deletes a `SyncedSecret`.
+    pub async fn delete(&self, name: &str) -> Result<()> {
+        self.api::<SyncedSecret>()
+            .delete(name, &DeleteParams::default())
+            .await?;
+        Ok(())
+    }
+
+    /// Waits until the object's `Ready` condition has this reason, and returns the object.
+    pub async fn reason(&self, name: &str, reason: &str) -> Result<SyncedSecret> {
+        self.until(name, reason, |object| {
+            object
+                .status
+                .as_ref()
+                .and_then(|status| ready_of(&status.conditions))
+                .is_some_and(|ready| ready.reason == reason)
+        })
+        .await
+    }
+
+    /// Waits until the object is synced at its present generation.
+    pub async fn ready(&self, name: &str) -> Result<SyncedSecret> {
+        self.until(name, "Synced at its present generation", |object| {
+            let Some(status) = &object.status else {
+                return false;
+            };
+            status.observed_generation == object.metadata.generation
+                && ready_of(&status.conditions).is_some_and(|ready| ready.status == "True")
+        })
+        .await
+    }
+
+    /// Waits until the object is as `wanted` says.
+    pub async fn until(
+        &self,
+        name: &str,
+        what: &str,
+        wanted: impl Fn(&SyncedSecret) -> bool,
+    ) -> Result<SyncedSecret> {
+        let api: Api<SyncedSecret> = self.api();
+        let found = poll::some(what, SOON, || async {
+            let object = api.get_opt(name).await.ok()??;
+            wanted(&object).then_some(object)
+        })
+        .await;
+        if found.is_err() {
+            let now = api.get_opt(name).await?.and_then(|object| object.status);
+            let now = serde_json::to_string(&now)?;
+            bail!("SyncedSecret {name} never was {what}; its status is {now}");
+        }
+        found
+    }
+
+    /// The present status of a `SecretStore`, once its `Ready` condition has this reason.
+    pub async fn store_reason(&self, name: &str, reason: &str) -> Result<StoreStatus> {
+        let api: Api<SecretStore> = self.api();
+        poll::some(&format!("store {name} with {reason}"), SOON, || async {
+            let status = api.get_opt(name).await.ok()??.status?;
+            ready_of(&status.conditions)
+                .is_some_and(|ready| ready.reason == reason)
+                .then_some(status)
+        })
+        .await
+    }
+
+    /// The values of a Secret; `None` where there is none.
+    pub async fn values(&self, name: &str) -> Result<Option<BTreeMap<String, Vec<u8>>>> {
+        let secret = self.api::<Secret>().get_opt(name).await?;
+        Ok(secret.map(|secret| {
+            let data = secret.data.unwrap_or_default();
+            data.into_iter().map(|(key, value)| (key, value.0)).collect()
+        }))
+    }
+
+    /// Waits until a Secret holds exactly these texts.
+    pub async fn holds(&self, name: &str, wanted: &[(&str, &str)]) -> Result<()> {
+        let wanted: BTreeMap<String, Vec<u8>> = wanted
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec()))
+            .collect();
+        let held = poll::until("the Secret's values", SOON, || async {
+            self.values(name)
+                .await
+                .is_ok_and(|values| values.as_ref() == Some(&wanted))
+        })
+        .await;
+        if held.is_err() {
+            let keys = self
+                .values(name)
+                .await?
+                .map(|values| values.into_keys().collect::<Vec<_>>());
+            let status = self
+                .api::<SyncedSecret>()
+                .get_opt(name)
+                .await?
+                .and_then(|object| object.status);
+            bail!(
+                "Secret {name} has keys {keys:?} and other values than wanted; status {}",
+                serde_json::to_string(&status)?
+            );
+        }
+        Ok(())
+    }
+
+    /// A typed API of the namespace.
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.kubernetes.client(), &self.namespace)
+    }
+}
+
+/// The `Ready` condition among these.
+pub fn ready_of(conditions: &[Condition]) -> Option<&Condition> {
+    conditions.iter().find(|condition| condition.type_ == "Ready")
+}
+
+/// The message of the object's `Ready` condition.
+pub fn message_of(object: &SyncedSecret) -> Result<&str> {
+    let status = object.status.as_ref().context("there is no status")?;
+    Ok(&ready_of(&status.conditions)
+        .context("there is no Ready condition")?
+        .message)
+}
+
+async fn apply<K>(api: &Api<K>, name: &str, mut object: Value) -> Result<()>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    object["apiVersion"] = K::api_version(&()).into();
+    object["metadata"] = json!({"name": name});
+    api.patch(name, &PatchParams::apply(AUTHOR).force(), &Patch::Apply(&object))
+        .await?;
+    Ok(())
+}
