@@ -1,8 +1,8 @@
 //! Supervised watches, one function for each kind.
 //!
 //! A watch lists in pages, follows, and lists again when it has to, with a growing delay after failures; it never
-//! ends by itself. It keeps the keys it has reported and nothing else, so that an object that vanished while the
-//! watch was away is reported as deleted. An object that cannot be parsed is logged, counted and skipped.
+//! ends by itself. It keeps the keys it has reported and nothing else, so that a new listing reports what changed and
+//! what vanished, and no more. An object that cannot be parsed is logged, counted and skipped.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -40,7 +40,7 @@ pub enum WatchEvent<T> {
     Applied(ObjectKey, T),
     /// The object is gone. Reported also for what vanished while the watch was away.
     Deleted(ObjectKey),
-    /// A new listing begins: every object is reported again, changed or not.
+    /// A new listing begins. Objects that have not changed since they were reported are not reported again.
     Restarted,
     /// The listing is complete and what it did not name was reported as deleted.
     Synced,
@@ -262,10 +262,14 @@ impl<O, H> Reporter<O, H> {
         H: FnMut(WatchEvent<T>),
     {
         let meta = object.meta();
-        let key = self.known.seen(
+        let (key, is_new) = self.known.seen(
             meta.namespace.as_deref().unwrap_or_default(),
             meta.name.as_deref().unwrap_or_default(),
+            meta.resource_version.as_deref().unwrap_or_default(),
         );
+        if !is_new {
+            return;
+        }
         match (self.open)(object) {
             Ok(object) => (self.handler)(WatchEvent::Applied(key, object)),
             Err(error) => {
@@ -287,9 +291,9 @@ mod tests {
 
     use super::*;
 
-    fn object(name: &str, spec: &serde_json::Value) -> Parsed<SyncedSecret> {
-        serde_json::from_value(json!({"metadata": {"namespace": "apps", "name": name}, "spec": spec}))
-            .unwrap()
+    fn object(name: &str, version: &str, spec: &serde_json::Value) -> Parsed<SyncedSecret> {
+        let metadata = json!({"namespace": "apps", "name": name, "resourceVersion": version});
+        serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
     }
 
     #[test]
@@ -311,14 +315,16 @@ mod tests {
             },
         };
         reporter.report(Event::Init);
-        reporter.report(Event::InitApply(object("a", &sound)));
-        reporter.report(Event::InitApply(object("b", &sound)));
-        reporter.report(Event::InitApply(object("broken", &json!({"sources": 7}))));
+        reporter.report(Event::InitApply(object("a", "1", &sound)));
+        reporter.report(Event::InitApply(object("b", "2", &sound)));
+        reporter.report(Event::InitApply(object("broken", "3", &json!({"sources": 7}))));
         reporter.report(Event::InitDone);
-        reporter.report(Event::Apply(object("c", &sound)));
-        reporter.report(Event::Delete(object("b", &sound)));
+        reporter.report(Event::Apply(object("c", "4", &sound)));
+        reporter.report(Event::Apply(object("d", "5", &sound)));
+        reporter.report(Event::Delete(object("b", "2", &sound)));
         reporter.report(Event::Init);
-        reporter.report(Event::InitApply(object("c", &sound)));
+        reporter.report(Event::InitApply(object("c", "6", &sound)));
+        reporter.report(Event::InitApply(object("d", "5", &sound)));
         reporter.report(Event::InitDone);
         assert_eq!(
             seen,
@@ -328,6 +334,7 @@ mod tests {
                 "+apps/b",
                 "synced",
                 "+apps/c",
+                "+apps/d",
                 "-apps/b",
                 "restarted",
                 "+apps/c",
