@@ -4,16 +4,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
+use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use keyward_crds::{ClusterSecretStore, SERVICE_ACCOUNT_CONSENT, SecretStore, StoreStatus, SyncedSecret};
 use keyward_tests::harness::Case;
 use keyward_tests::operator::{Operator, Settings};
-use keyward_tests::rig::kubernetes::Kubernetes;
-use keyward_tests::rig::poll;
-use keyward_tests::rig::vault::{Kv, Vault};
-use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use keyward_tests::rig::kubernetes::{ApiRequest, Kubernetes};
+use keyward_tests::rig::vault::{Kv, StoreRequest, Vault};
+use keyward_tests::rig::{Mark, poll};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 /// How long anything may take that should happen at once.
@@ -298,6 +299,89 @@ impl<'a> Scene<'a> {
             );
         }
         Ok(())
+    }
+
+    /// Waits for an event of this reason about a `SyncedSecret`, and returns its note.
+    pub async fn event(&self, name: &str, reason: &str) -> Result<String> {
+        poll::some(&format!("an event {reason} about {name}"), SOON, || async {
+            self.events(name, reason).await.ok()?.pop()
+        })
+        .await
+    }
+
+    /// The notes of all events of this reason about a `SyncedSecret`.
+    pub async fn events(&self, name: &str, reason: &str) -> Result<Vec<String>> {
+        let events = self.api::<Event>().list(&ListParams::default()).await?;
+        let about = |event: &Event| {
+            let regarding = event.regarding.as_ref();
+            event.reason.as_deref() == Some(reason)
+                && regarding.is_some_and(|regarding| regarding.name.as_deref() == Some(name))
+        };
+        Ok(events
+            .into_iter()
+            .filter(about)
+            .filter_map(|event| event.note)
+            .collect())
+    }
+
+    /// Waits until a failure is told in all its places: the condition has this reason and these words, an event
+    /// has the reason, and the operator has counted it.
+    pub async fn told(
+        &self,
+        operator: &Operator,
+        name: &str,
+        reason: &str,
+        words: &str,
+    ) -> Result<SyncedSecret> {
+        let object = self
+            .until(name, &format!("{reason} with `{words}`"), |object| {
+                let ready = object
+                    .status
+                    .as_ref()
+                    .and_then(|status| ready_of(&status.conditions));
+                ready.is_some_and(|ready| {
+                    ready.reason == reason && ready.status == "False" && ready.message.contains(words)
+                })
+            })
+            .await?;
+        self.event(name, reason).await?;
+        let label = format!("reason=\"{reason}\"");
+        ensure!(
+            operator.metric("keyward_failures_total", &label).await? >= 1.0,
+            "no metric counts {reason}"
+        );
+        Ok(object)
+    }
+
+    /// What the operator of this namespace has asked of the API server since `mark`, but for its lease and its watches.
+    pub async fn asked_of_kubernetes(&self, mark: Mark) -> Result<Vec<ApiRequest>> {
+        let user = format!("system:serviceaccount:{}:keyward", self.namespace);
+        let requests = self.kubernetes.audit().since(mark).await?;
+        Ok(requests
+            .into_iter()
+            .filter(|request| request.user == user)
+            .filter(|request| request.verb != "watch" && request.resource != "leases")
+            .collect())
+    }
+
+    /// What has been asked since `mark` of this scene's mount and of its way to log in.
+    pub fn asked_of_vault(&self, mark: Mark) -> Result<Vec<StoreRequest>> {
+        let requests = self.vault.audit().since(mark)?;
+        Ok(requests
+            .into_iter()
+            .filter(|request| request.path.contains(&self.mount))
+            .filter(|request| request.display_name != "root")
+            .collect())
+    }
+
+    /// Waits until the operator has looked at an object's sources once more than it has by now.
+    pub async fn looked_again(&self, operator: &Operator, name: &str) -> Result<()> {
+        let before = operator.state(&self.namespace, name).await?["lastCheck"].take();
+        poll::until(&format!("another look for {name}"), SOON, || async {
+            let now = operator.state(&self.namespace, name).await;
+            now.is_ok_and(|state| !state["lastCheck"].is_null() && state["lastCheck"] != before)
+        })
+        .await
     }
 
     /// A typed API of the namespace.

@@ -1,14 +1,28 @@
 //! The first sync, an unchanged refresh, a change: what each costs on both sides, counted from the audit logs.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use futures::future::try_join_all;
 use keyward_tests::harness::{Case, Suite};
-use keyward_tests::rig::vault::Kv;
-use serde_json::json;
+use keyward_tests::rig::kubernetes::ApiRequest;
+use keyward_tests::rig::vault::{Kv, StoreRequest};
+use serde_json::{Value, json};
 
 use crate::scene::Scene;
 
 pub(super) fn register(suite: &mut Suite) {
-    keyward_tests::vault_tests!(suite, a_path_becomes_a_secret, a_change_arrives);
+    keyward_tests::vault_tests!(
+        suite,
+        a_path_becomes_a_secret,
+        a_change_arrives,
+        a_first_sync_is_two_writes_and_no_read,
+        an_unchanged_refresh_costs_one_metadata_read_and_nothing_else,
+        objects_created_at_different_times_share_a_refresh,
+        fifty_objects_of_one_path_cost_two_requests,
+    );
+    keyward_tests::tests!(
+        suite,
+        a_refresh_of_kv_version_1_reads_the_value_once_for_everybody
+    );
 }
 
 async fn a_path_becomes_a_secret(case: Case) -> Result<()> {
@@ -27,10 +41,215 @@ async fn a_path_becomes_a_secret(case: Case) -> Result<()> {
 async fn a_change_arrives(case: Case) -> Result<()> {
     let scene = Scene::new(&case, Kv::V2).await?;
     scene.write("apps/db", &json!({"password": "first"})).await?;
-    let _operator = scene.operator().await?;
-    scene.synced_path("db", "apps/db").await?;
+    let operator = scene.operator().await?;
+    scene.synced("db", &often("apps/db")).await?;
     scene.holds("db", &[("password", "first")]).await?;
+    scene.ready("db").await?;
+
+    let (store, cluster) = (
+        scene.vault.audit().mark()?,
+        scene.kubernetes.audit().mark().await?,
+    );
     scene.write("apps/db", &json!({"password": "second"})).await?;
-    scene.refresh("db").await?;
-    scene.holds("db", &[("password", "second")]).await
+    scene.holds("db", &[("password", "second")]).await?;
+    scene.event("db", "SecretUpdated").await?;
+    scene.looked_again(&operator, "db").await?;
+    let reads = scene.asked_of_vault(store)?;
+    ensure!(
+        value_reads(&scene, &reads) == 1,
+        "one change is one value read: {reads:?}"
+    );
+    let requests = scene.asked_of_kubernetes(cluster).await?;
+    ensure!(
+        count(&requests, "patch", "secrets") == 1 && count(&requests, "patch", "syncedsecrets/status") == 1,
+        "one change is one Secret and one status: {requests:?}"
+    );
+    Ok(())
+}
+
+async fn a_first_sync_is_two_writes_and_no_read(case: Case) -> Result<()> {
+    let scene = Scene::new(&case, Kv::V2).await?;
+    scene.write("apps/db", &json!({"password": "first"})).await?;
+    let operator = scene.operator().await?;
+    scene.store_reason("vault", "StoreReady").await?;
+
+    let (store, cluster) = (
+        scene.vault.audit().mark()?,
+        scene.kubernetes.audit().mark().await?,
+    );
+    scene.synced("db", &often("apps/db")).await?;
+    scene.ready("db").await?;
+    // A late write would show by the time of the next look.
+    scene.looked_again(&operator, "db").await?;
+    let requests = scene.asked_of_kubernetes(cluster).await?;
+    ensure!(
+        count(&requests, "patch", "secrets") == 1
+            && count(&requests, "patch", "syncedsecrets/status") == 1
+            && requests.len() == 2,
+        "a first sync is one Secret, one status and nothing else: {requests:?}"
+    );
+    let asked = scene.asked_of_vault(store)?;
+    ensure!(
+        value_reads(&scene, &asked) == 1 && !asked.iter().any(StoreRequest::is_login),
+        "a first sync with a store in use is one value read: {asked:?}"
+    );
+    Ok(())
+}
+
+async fn an_unchanged_refresh_costs_one_metadata_read_and_nothing_else(case: Case) -> Result<()> {
+    let scene = Scene::new(&case, Kv::V2).await?;
+    scene.write("apps/db", &json!({"password": "same"})).await?;
+    let operator = scene.operator().await?;
+    scene.synced("db", &often("apps/db")).await?;
+    scene.ready("db").await?;
+
+    let (store, cluster) = (
+        scene.vault.audit().mark()?,
+        scene.kubernetes.audit().mark().await?,
+    );
+    for _ in 0..2 {
+        scene.looked_again(&operator, "db").await?;
+    }
+    let asked = scene.asked_of_vault(store)?;
+    ensure!(
+        !asked.is_empty() && asked.len() <= 3,
+        "at most one request a turn: {asked:?}"
+    );
+    ensure!(
+        asked
+            .iter()
+            .all(|request| request.path == format!("{}/metadata/apps/db", scene.mount)),
+        "only metadata is read: {asked:?}"
+    );
+    let requests = scene.asked_of_kubernetes(cluster).await?;
+    ensure!(
+        requests.is_empty(),
+        "an unchanged refresh asks nothing of the API server: {requests:?}"
+    );
+    Ok(())
+}
+
+async fn objects_created_at_different_times_share_a_refresh(case: Case) -> Result<()> {
+    let scene = Scene::new(&case, Kv::V2).await?;
+    scene.write("apps/db", &json!({"password": "same"})).await?;
+    let operator = scene.operator().await?;
+    let names = ["first", "second", "third", "fourth"];
+    for name in names {
+        scene.synced(name, &often("apps/db")).await?;
+        scene.ready(name).await?;
+    }
+    scene.looked_again(&operator, "first").await?;
+
+    let store = scene.vault.audit().mark()?;
+    for _ in 0..2 {
+        scene.looked_again(&operator, "first").await?;
+    }
+    try_join_all(names.map(|name| scene.looked_again(&operator, name))).await?;
+    let asked = scene.asked_of_vault(store)?;
+    // Two turns of the first object, and the turn in which all of them were waited for.
+    ensure!(
+        (2..=4).contains(&asked.len()),
+        "four objects share their looks: {asked:?}"
+    );
+    Ok(())
+}
+
+async fn fifty_objects_of_one_path_cost_two_requests(case: Case) -> Result<()> {
+    let scene = Scene::new(&case, Kv::V2).await?;
+    let value: Value = (0..10)
+        .map(|key| (format!("key-{key}"), Value::from("v")))
+        .collect();
+    scene.write("apps/shared", &value).await?;
+    let names: Vec<String> = (0..50).map(|number| format!("object-{number}")).collect();
+    for name in &names {
+        scene.synced_path(name, "apps/shared").await?;
+    }
+    let (store, cluster) = (
+        scene.vault.audit().mark()?,
+        scene.kubernetes.audit().mark().await?,
+    );
+    let _operator = scene.operator().await?;
+    for name in &names {
+        let object = scene.ready(name).await?;
+        let keys = object
+            .status
+            .and_then(|status| status.secret)
+            .map(|secret| secret.keys);
+        ensure!(keys == Some(10), "{name} has {keys:?} keys");
+    }
+    let asked = scene.asked_of_vault(store)?;
+    let counted: Vec<_> = asked
+        .iter()
+        .filter(|request| !request.is_login() && !request.path.starts_with("sys/internal/ui/mounts/"))
+        .collect();
+    ensure!(
+        counted.len() <= 2,
+        "at most two requests for fifty objects: {counted:?}"
+    );
+    let overhead = asked.len() - counted.len();
+    ensure!(overhead <= 2, "one login and one look at the mount: {asked:?}");
+    let mut requests = scene.asked_of_kubernetes(cluster).await?;
+    requests.retain(|request| names.contains(&request.name));
+    ensure!(
+        count(&requests, "patch", "secrets") == 50
+            && count(&requests, "patch", "syncedsecrets/status") == 50
+            && requests.len() == 100,
+        "fifty objects are a hundred writes and no read: {requests:?}"
+    );
+    Ok(())
+}
+
+async fn a_refresh_of_kv_version_1_reads_the_value_once_for_everybody(case: Case) -> Result<()> {
+    let scene = Scene::new(&case, Kv::V1).await?;
+    scene.write("apps/db", &json!({"password": "same"})).await?;
+    let operator = scene.operator().await?;
+    for name in ["first", "second"] {
+        scene.synced(name, &often("apps/db")).await?;
+        scene.ready(name).await?;
+    }
+    let (store, cluster) = (
+        scene.vault.audit().mark()?,
+        scene.kubernetes.audit().mark().await?,
+    );
+    for _ in 0..2 {
+        scene.looked_again(&operator, "first").await?;
+    }
+    let asked = scene.asked_of_vault(store)?;
+    ensure!(
+        !asked.is_empty() && asked.len() <= 3,
+        "one read a turn for both objects: {asked:?}"
+    );
+    ensure!(
+        asked
+            .iter()
+            .all(|request| request.path == format!("{}/apps/db", scene.mount)),
+        "only the value is read: {asked:?}"
+    );
+    let requests = scene.asked_of_kubernetes(cluster).await?;
+    ensure!(requests.is_empty(), "nothing is written: {requests:?}");
+    scene.write("apps/db", &json!({"password": "new"})).await?;
+    scene.holds("first", &[("password", "new")]).await?;
+    scene.holds("second", &[("password", "new")]).await
+}
+
+/// One path, looked at as often as is allowed.
+fn often(path: &str) -> Value {
+    json!({
+        "sources": [{"storeRef": {"name": "vault"}, "path": path}],
+        "refresh": {"interval": "5s"},
+    })
+}
+
+fn count(requests: &[ApiRequest], verb: &str, resource: &str) -> usize {
+    requests
+        .iter()
+        .filter(|request| request.verb == verb && request.resource == resource)
+        .count()
+}
+
+fn value_reads(scene: &Scene<'_>, requests: &[StoreRequest]) -> usize {
+    requests
+        .iter()
+        .filter(|request| request.is_value_read(&scene.mount))
+        .count()
 }
