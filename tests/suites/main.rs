@@ -1,5 +1,7 @@
 //! All suites, in one program: they share the servers.
 
+mod behaviour;
+mod kinds;
 mod rig;
 mod scene;
 mod stores;
@@ -20,8 +22,11 @@ fn main() -> Result<ExitCode> {
         .map(|(_, kind)| kind)
         .collect();
     let mut suite = Suite::new(kinds)?;
+    kinds::register(&mut suite);
     rig::register(&mut suite);
     sync::register(&mut suite);
     stores::register(&mut suite);
+    // Last: it knows the others by what is registered.
+    behaviour::register(&mut suite);
     Ok(suite.run())
 }

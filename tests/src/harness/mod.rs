@@ -95,6 +95,11 @@ impl Suite {
         }
     }
 
+    /// The names of the tests so far.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.trials.iter().map(|trial| trial.name())
+    }
+
     /// Runs the tests that the command line selects, and stops all servers.
     #[must_use]
     pub fn run(self) -> ExitCode {
