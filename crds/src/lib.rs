@@ -8,7 +8,15 @@ mod duration;
 mod manifests_test;
 mod references;
 pub mod store;
+#[expect(
+    clippy::duplicated_attributes,
+    reason = "the printed columns of a definition have types in common"
+)]
 mod store_kinds;
+#[expect(
+    clippy::duplicated_attributes,
+    reason = "the printed columns of a definition have types in common"
+)]
 pub mod synced_secret;
 
 pub use duration::Duration;

@@ -1,5 +1,7 @@
 //! Every document of the examples is what the API's types understand, down to the last field.
 
+#![expect(clippy::unwrap_used, reason = "a page that cannot be read fails the test")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
