@@ -409,6 +409,8 @@ pub struct WrittenSecret {
     pub fingerprint: String,
     /// Keyed fingerprint of the values alone: what consumers are restarted for.
     pub values: String,
+    /// Generation of the spec that it was made from.
+    pub generation: i64,
     /// How many keys are ours.
     pub keys: i32,
     /// When the content last changed.

@@ -97,7 +97,13 @@ impl Room {
             per_second: context.options.store_rate,
             ..Pace::default()
         };
-        let registry = Arc::new(StoreRegistry::new(builder, allowed, pace, listener));
+        let registry = Arc::new(StoreRegistry::new(
+            builder,
+            allowed,
+            pace,
+            listener,
+            Arc::clone(&context.metrics),
+        ));
         let secrets = Arc::new(SecretIndex::default());
         let sync = Arc::new(SyncController::new(SyncParts {
             client: context.client.clone(),

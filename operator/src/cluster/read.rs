@@ -11,8 +11,8 @@ use http::Method;
 use keyward_core::fault::{Class, Fault};
 use keyward_core::secret::{SecretBytes, SecretMap};
 use keyward_core::sync::ownership::{Existing, Manager};
-use keyward_crds::{MANAGED_BY, MANAGED_BY_LABEL, OWNER_ANNOTATION};
-use kube::Client;
+use keyward_crds::{MANAGED_BY, MANAGED_BY_LABEL, OWNER_ANNOTATION, SyncedSecret};
+use kube::{Client, CustomResourceExt as _};
 use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -79,6 +79,14 @@ impl ClusterReader {
         Ok(wire.map(|wire| wire.data.unwrap_or_default()))
     }
 
+    /// Whether the kind `SyncedSecret` is being removed from the cluster, or is gone already.
+    pub async fn kind_is_leaving(&self) -> Result<bool, Fault> {
+        let name = SyncedSecret::crd_name();
+        let path = format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}");
+        let kind: Option<KindWire> = self.read("reading the definition of SyncedSecret", path).await?;
+        Ok(kind.is_none_or(|kind| kind.metadata.deletion_timestamp.is_some()))
+    }
+
     async fn read<T: serde::de::DeserializeOwned>(
         &self,
         what: &str,
@@ -122,6 +130,17 @@ impl ExistingSecret {
             keys: self.key_owners.clone(),
         }
     }
+}
+
+#[derive(Deserialize)]
+struct KindWire {
+    metadata: KindMeta,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct KindMeta {
+    deletion_timestamp: Option<String>,
 }
 
 #[derive(Deserialize)]

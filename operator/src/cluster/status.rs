@@ -37,7 +37,8 @@ impl StatusWriter {
         Self { client }
     }
 
-    /// Makes the status of the object with this uid `new`, where it was `old` before.
+    /// Makes the status of the object with this uid `new`, where it was `old` before. With a resourceVersion, only
+    /// while the object is still at it: a process that was paused does not undo what its successor wrote.
     ///
     /// # Errors
     ///
@@ -46,6 +47,7 @@ impl StatusWriter {
         &self,
         key: &ObjectKey,
         uid: &str,
+        resource_version: Option<&str>,
         old: Option<&S>,
         new: &S,
     ) -> Result<StatusWrite, Fault>
@@ -59,10 +61,14 @@ impl StatusWriter {
         }
         let status = serde_json::to_value(new).map_err(unfit(&what))?;
         // The status of a merge patch would land on whatever has this name: its uid is not compared there.
-        let change = json!([
-            {"op": "test", "path": "/metadata/uid", "value": uid},
-            {"op": "add", "path": "/status", "value": status},
-        ]);
+        let mut change = vec![
+            json!({"op": "test", "path": "/metadata/uid", "value": uid}),
+            json!({"op": "add", "path": "/status", "value": status}),
+        ];
+        if let Some(version) = resource_version {
+            change.push(json!({"op": "replace", "path": "/metadata/resourceVersion", "value": version}));
+        }
+        let change = serde_json::Value::from(change);
         let question = Question {
             what: &what,
             method: Method::PATCH,
@@ -157,11 +163,11 @@ mod tests {
         };
         let key = ObjectKey::new("apps", "db");
         let written = writer
-            .write::<SyncedSecret, _>(&key, "u1", Some(&old), &new)
+            .write::<SyncedSecret, _>(&key, "u1", Some("7"), Some(&old), &new)
             .await;
         assert_eq!(written.unwrap(), StatusWrite::Written("8".into()));
         let again = writer
-            .write::<SyncedSecret, _>(&key, "u1", Some(&new), &new)
+            .write::<SyncedSecret, _>(&key, "u1", None, Some(&new), &new)
             .await;
         assert_eq!(again.unwrap(), StatusWrite::Unchanged);
         let seen = seen.lock().unwrap();
@@ -176,6 +182,7 @@ mod tests {
             json!([
                 {"op": "test", "path": "/metadata/uid", "value": "u1"},
                 {"op": "add", "path": "/status", "value": {"observedGeneration": 2, "conditions": []}},
+                {"op": "replace", "path": "/metadata/resourceVersion", "value": "7"},
             ])
         );
     }
@@ -185,7 +192,7 @@ mod tests {
         let (writer, seen) = writer();
         let key = ObjectKey::of_cluster("vault");
         writer
-            .write::<ClusterSecretStore, _>(&key, "u1", None, &StoreStatus::default())
+            .write::<ClusterSecretStore, _>(&key, "u1", None, None, &StoreStatus::default())
             .await
             .unwrap();
         assert_eq!(
@@ -202,7 +209,7 @@ mod tests {
             let writer = StatusWriter::new(client);
             let new = SyncedSecretStatus::default();
             writer
-                .write::<SyncedSecret, _>(&key, "u1", None, &new)
+                .write::<SyncedSecret, _>(&key, "u1", None, None, &new)
                 .await
                 .unwrap_err()
                 .class

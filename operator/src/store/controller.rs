@@ -145,12 +145,12 @@ impl StoreController {
         match key.kind {
             StoreKind::SecretStore => {
                 self.status
-                    .write::<SecretStore, _>(&key.object, uid, old.as_ref(), &new)
+                    .write::<SecretStore, _>(&key.object, uid, None, old.as_ref(), &new)
                     .await?;
             }
             StoreKind::ClusterSecretStore => {
                 self.status
-                    .write::<ClusterSecretStore, _>(&key.object, uid, old.as_ref(), &new)
+                    .write::<ClusterSecretStore, _>(&key.object, uid, None, old.as_ref(), &new)
                     .await?;
             }
         }

@@ -42,7 +42,7 @@ pub struct LiveStore {
     slots: Semaphore,
     pace: Pace,
     next_slot: Mutex<Option<Instant>>,
-    report: Box<dyn Fn(HealthChange) + Send + Sync>,
+    observer: Box<dyn StoreObserver>,
 }
 
 /// Whether the store is asked at all.
@@ -56,6 +56,22 @@ struct Health {
     probing: bool,
 }
 
+/// Hears of what a store does.
+pub trait StoreObserver: Send + Sync {
+    /// It was asked, and answered well or not.
+    fn asked(&self, operation: &'static str, well: bool);
+
+    /// Its health changed.
+    fn changed(&self, change: HealthChange);
+}
+
+/// Nobody listens.
+impl StoreObserver for () {
+    fn asked(&self, _: &'static str, _: bool) {}
+
+    fn changed(&self, _: HealthChange) {}
+}
+
 /// A change of a store's health that others should hear of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HealthChange {
@@ -67,12 +83,15 @@ pub enum HealthChange {
     Recovered,
 }
 
+/// So many passing failures in a row, over all places, make a store count as failing.
+const TRANSIENT_RUN: u32 = 3;
+
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 impl LiveStore {
-    /// Puts a door into use. `report` hears of every change of its health.
+    /// Puts a door into use.
     #[must_use]
-    pub fn new(door: Box<dyn Store>, pace: Pace, report: Box<dyn Fn(HealthChange) + Send + Sync>) -> Self {
+    pub fn new(door: Box<dyn Store>, pace: Pace, observer: Box<dyn StoreObserver>) -> Self {
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             door,
@@ -80,7 +99,7 @@ impl LiveStore {
             slots: Semaphore::new(pace.concurrent),
             pace,
             next_slot: Mutex::default(),
-            report,
+            observer,
         }
     }
 
@@ -89,7 +108,7 @@ impl LiveStore {
     /// # Errors
     /// The store's own fault; or, while it is failing, the fault that says so, without asking it.
     pub async fn probe(&self, at: &RemoteRef) -> Outcome<Probe> {
-        self.guarded(self.door.probe(at)).await
+        self.guarded("probe", self.door.probe(at)).await
     }
 
     /// Reads the value at a place, as [`Store::read`].
@@ -97,7 +116,7 @@ impl LiveStore {
     /// # Errors
     /// As [`Self::probe`].
     pub async fn read(&self, at: &RemoteRef) -> Outcome<ReadOutcome> {
-        self.guarded(self.door.read(at)).await
+        self.guarded("read", self.door.read(at)).await
     }
 
     /// Lists places, as [`Store::find`].
@@ -105,7 +124,7 @@ impl LiveStore {
     /// # Errors
     /// As [`Self::probe`].
     pub async fn find(&self, query: &FindQuery) -> Outcome<Vec<Found>> {
-        self.guarded(self.door.find(query)).await
+        self.guarded("find", self.door.find(query)).await
     }
 
     /// Tries the store although its breaker may be open.
@@ -113,7 +132,7 @@ impl LiveStore {
     /// # Errors
     /// The store's own fault.
     pub async fn check(&self) -> Outcome<()> {
-        let outcome = self.paced(self.door.check()).await;
+        let outcome = self.paced("check", self.door.check()).await;
         self.settle(outcome.as_ref().err());
         outcome
     }
@@ -136,17 +155,19 @@ impl LiveStore {
     }
 
     /// Nothing is sent before the future is polled, so a refused call costs the store nothing.
-    async fn guarded<T>(&self, call: BoxFuture<'_, Outcome<T>>) -> Outcome<T> {
+    async fn guarded<T>(&self, operation: &'static str, call: BoxFuture<'_, Outcome<T>>) -> Outcome<T> {
         self.admit(Instant::now())?;
-        let outcome = self.paced(call).await;
+        let outcome = self.paced(operation, call).await;
         self.settle(outcome.as_ref().err());
         outcome
     }
 
-    async fn paced<T>(&self, call: BoxFuture<'_, Outcome<T>>) -> Outcome<T> {
+    async fn paced<T>(&self, operation: &'static str, call: BoxFuture<'_, Outcome<T>>) -> Outcome<T> {
         let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
         tokio::time::sleep_until(self.take_turn(Instant::now())).await;
-        call.await
+        let outcome = call.await;
+        self.observer.asked(operation, outcome.is_ok());
+        outcome
     }
 
     /// The instant at which this caller's turn comes: turns are `1 / per_second` apart.
@@ -161,7 +182,7 @@ impl LiveStore {
     fn settle(&self, fault: Option<&Fault>) {
         let change = self.note(fault, Instant::now());
         if change != HealthChange::None {
-            (self.report)(change);
+            self.observer.changed(change);
         }
     }
 
@@ -181,6 +202,14 @@ impl LiveStore {
     fn note(&self, fault: Option<&Fault>, now: Instant) -> HealthChange {
         let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         health.probing = false;
+        if fault.is_some_and(|fault| fault.class == Class::Transient) && health.failing.is_none() {
+            // One path may fail on its own: only a run of failures with no success in between is the store's.
+            health.failures = health.failures.saturating_add(1);
+            if health.failures < TRANSIENT_RUN {
+                return HealthChange::None;
+            }
+            health.failures = 0;
+        }
         let Some(fault) = fault.filter(|fault| concerns_the_whole_store(fault)) else {
             let was_failing = health.failing.take().is_some();
             health.failures = 0;
@@ -254,7 +283,7 @@ mod tests {
         LiveStore::new(
             Box::new(Scripted(Mutex::new(script))),
             Pace::default(),
-            Box::new(|_| ()),
+            Box::new(()),
         )
     }
 
@@ -269,6 +298,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_failing_store_is_asked_by_one_caller_when_its_time_comes() {
         let store = store(vec![]);
+        for _ in 1..TRANSIENT_RUN {
+            assert_eq!(store.note(Some(&down()), Instant::now()), HealthChange::None);
+            assert!(store.admit(Instant::now()).is_ok(), "it may have been the path");
+        }
         assert_eq!(store.note(Some(&down()), Instant::now()), HealthChange::Failed);
         assert!(store.admit(Instant::now()).is_err(), "too early");
         tokio::time::advance(Duration::from_secs(3)).await;
@@ -281,7 +314,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_check_closes_the_breaker() {
-        let store = store(vec![Ok(()), Err(down())]);
+        let sealed = Fault::new(Class::Sealed, Reason::StoreSealed, "the store is sealed");
+        let store = store(vec![Ok(()), Err(sealed)]);
         assert!(store.check().await.is_err());
         assert!(store.failing().is_some());
         assert!(store.check().await.is_ok());
@@ -294,7 +328,7 @@ mod tests {
             per_second: 100,
             concurrent: 4,
         };
-        let store = LiveStore::new(Box::new(Scripted(Mutex::new(vec![]))), pace, Box::new(|_| ()));
+        let store = LiveStore::new(Box::new(Scripted(Mutex::new(vec![]))), pace, Box::new(()));
         let now = Instant::now();
         let turns: Vec<_> = (0..50).map(|_| store.take_turn(now)).collect();
         assert_eq!(turns[49] - turns[0], Duration::from_millis(490));

@@ -16,10 +16,11 @@ use keyward_crds::ENVIRONMENT_LABEL;
 
 use super::StoreKey;
 use super::fetch::{self, DoorBuilder, References};
-use super::live::{HealthChange, LiveStore, Pace};
+use super::live::{HealthChange, LiveStore, Pace, StoreObserver};
 use super::plan::{CredentialHome, InsecureChoice, StoreObject};
 use crate::cluster::ObjectKey;
 use crate::runtime::clock;
+use crate::runtime::metrics::{Metrics, Outcome as Counted};
 use crate::stores::Outcome;
 
 /// Hears of a store whose health changed.
@@ -33,6 +34,7 @@ pub struct StoreRegistry {
     stores: RwLock<HashMap<StoreKey, Arc<Slot>>>,
     namespaces: RwLock<HashMap<Arc<str>, Arc<Labels>>>,
     listener: HealthListener,
+    metrics: Arc<Metrics>,
 }
 
 /// One store object with its doors.
@@ -88,6 +90,7 @@ impl StoreRegistry {
         allowed: Vec<InsecureChoice>,
         pace: Pace,
         listener: HealthListener,
+        metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             builder,
@@ -96,6 +99,7 @@ impl StoreRegistry {
             stores: RwLock::default(),
             namespaces: RwLock::default(),
             listener,
+            metrics,
         }
     }
 
@@ -220,14 +224,28 @@ impl StoreRegistry {
         if let Some(built) = doors.get(&home.namespace) {
             return built.clone();
         }
-        let listener = Arc::clone(&self.listener);
-        let key = store.key.clone();
-        let built = self.builder.build(store, home).await.map(|door| {
-            let report = move |change| listener(&key, change);
-            Arc::new(LiveStore::new(door, self.pace, Box::new(report)))
-        });
+        let built = self.builder.build(store, home).await;
+        let built =
+            built.map(|door| Arc::new(LiveStore::new(door, self.pace, Box::new(self.observer(store)))));
+        if built.as_ref().is_err_and(Fault::may_pass) {
+            // The cluster did not answer: the next reader tries again.
+            return built;
+        }
         doors.insert(Arc::clone(&home.namespace), built.clone());
         built
+    }
+
+    fn observer(&self, store: &StoreObject) -> Observer {
+        Observer {
+            key: store.key.clone(),
+            kind: if store.barbican.is_some() {
+                "barbican"
+            } else {
+                "vault"
+            },
+            listener: Arc::clone(&self.listener),
+            metrics: Arc::clone(&self.metrics),
+        }
     }
 
     /// Puts a store's doors out of use, so that the next reader has them built anew.
@@ -280,6 +298,25 @@ impl StoreRegistry {
     fn labels(&self, namespace: &str) -> Arc<Labels> {
         let namespaces = self.namespaces.read().unwrap_or_else(PoisonError::into_inner);
         namespaces.get(namespace).cloned().unwrap_or_default()
+    }
+}
+
+/// Passes on what a store does.
+struct Observer {
+    key: StoreKey,
+    kind: &'static str,
+    listener: HealthListener,
+    metrics: Arc<Metrics>,
+}
+
+impl StoreObserver for Observer {
+    fn asked(&self, operation: &'static str, well: bool) {
+        let outcome = if well { Counted::Success } else { Counted::Failure };
+        self.metrics.store_request(self.kind, operation, outcome);
+    }
+
+    fn changed(&self, change: HealthChange) {
+        (self.listener)(&self.key, change);
     }
 }
 

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, TimeDelta, Utc};
 use keyward_core::backoff::delay_after;
 use keyward_core::fault::{Class, Fault};
 use keyward_core::reason::Reason;
@@ -21,13 +22,18 @@ use super::write::{Deed, Writer};
 use crate::cluster::conditions::{self, Wanted};
 use crate::cluster::events::{EventKind, EventRecorder, Regarding};
 use crate::cluster::time::from_kubernetes;
-use crate::cluster::{ClusterReader, ObjectKey, RolloutWriter, SecretIndex, SecretWriter, StatusWriter};
+use crate::cluster::{
+    ClusterReader, ObjectKey, RolloutWriter, SecretIndex, SecretWriter, StatusWrite, StatusWriter,
+};
 use crate::runtime::clock;
 use crate::runtime::http::ObjectState;
 use crate::runtime::metrics::{Metrics, Outcome as Counted, SecretWrite};
 use crate::runtime::queue::Queue;
 use crate::store::{StoreKey, StoreRegistry};
 use crate::stores::Outcome;
+
+/// How long before its expiry a value is warned of.
+const WARN_AHEAD: TimeDelta = TimeDelta::days(7);
 
 /// The kind, as metrics call it.
 const KIND: &str = "SyncedSecret";
@@ -224,9 +230,7 @@ impl SyncController {
         {
             self.release_all(key, Some(object)).await?;
         }
-        if state != State::Suspended {
-            status.observed_generation = Some(generation);
-        }
+        status.observed_generation = Some(generation);
         let (ready, reason, message) = describe(&state, &status);
         let wanted = Wanted {
             type_: "Ready",
@@ -237,6 +241,7 @@ impl SyncController {
             generation,
         };
         conditions::set(&mut status.conditions, &wanted, now);
+        self.warn_of_expiry(key, &uid, &mut status, generation, now);
         let rolling = self.roll_out(key, object, &mut status, &state).await?;
         self.write_status(key, object, &uid, &status).await?;
         let deed = written.as_ref().map_or(Deed::Nothing, |written| written.deed);
@@ -249,7 +254,7 @@ impl SyncController {
             memory.failures = 0;
             memory.failing_since = None;
             memory.next_check =
-                next_look.and_then(|wait| now.checked_add_signed(chrono::TimeDelta::from_std(wait).ok()?));
+                next_look.and_then(|wait| now.checked_add_signed(TimeDelta::from_std(wait).ok()?));
             if let Some(secret) = &status.secret {
                 memory.intact = Some((
                     secret.uid.as_str().into(),
@@ -284,6 +289,7 @@ impl SyncController {
         }
         let mut status = object.status.clone().unwrap_or_default();
         let generation = object.metadata.generation.unwrap_or_default();
+        status.observed_generation = Some(generation);
         let message = fault.to_string();
         let wanted = Wanted {
             type_: "Ready",
@@ -304,7 +310,7 @@ impl SyncController {
 
     fn again(&self, key: &ObjectKey, fault: &Fault, failures: u32) {
         let wait = delay_after(fault, failures, rand::random());
-        let next = chrono::TimeDelta::from_std(wait)
+        let next = TimeDelta::from_std(wait)
             .ok()
             .and_then(|wait| clock::now().checked_add_signed(wait));
         if let Some((object, _)) = self.index.get(key) {
@@ -312,6 +318,37 @@ impl SyncController {
             self.index.remember(key, &uid, |memory| memory.next_check = next);
         }
         self.enqueue(key, Instant::now() + wait);
+    }
+
+    /// Says ahead that a store is going to stop serving a value.
+    fn warn_of_expiry(
+        &self,
+        key: &ObjectKey,
+        uid: &str,
+        status: &mut SyncedSecretStatus,
+        generation: i64,
+        now: DateTime<Utc>,
+    ) {
+        let soonest = status.versions.iter().filter_map(|version| version.expires).min();
+        let Some(expires) = soonest.filter(|expires| *expires <= now + WARN_AHEAD) else {
+            conditions::remove(&mut status.conditions, "Expiring");
+            return;
+        };
+        let message = format!(
+            "a value expires in its store at {}; store a new one before",
+            expires.to_rfc3339()
+        );
+        let wanted = Wanted {
+            type_: "Expiring",
+            status: Some(true),
+            reason: Reason::RemoteExpiring,
+            message: &message,
+            request_id: None,
+            generation,
+        };
+        if conditions::set(&mut status.conditions, &wanted, now) {
+            self.publish(key, uid, EventKind::Warning, Reason::RemoteExpiring, &message);
+        }
     }
 
     /// Restarts consumers where the Secret is as it should be. Returns whether a rollout is under way.
@@ -371,16 +408,26 @@ impl SyncController {
         if object.status.as_ref() == Some(status) {
             return Ok(());
         }
-        self.status
-            .write::<SyncedSecret, _>(key, uid, object.status.as_ref(), status)
+        let version = object.metadata.resource_version.as_deref();
+        let written = self
+            .status
+            .write::<SyncedSecret, _>(key, uid, version, object.status.as_ref(), status)
             .await?;
-        self.metrics.status_written(KIND);
-        self.index.wrote_status(key, uid, status.clone());
+        if let StatusWrite::Written(version) = written {
+            self.metrics.status_written(KIND);
+            self.index.wrote_status(key, uid, version, status.clone());
+        }
         Ok(())
     }
 
     /// Gives up every Secret that carries the object's mark, but for the one it keeps now.
+    ///
+    /// When the kind itself is being removed, every object goes, and nobody meant their Secrets: they stay.
     async fn release_all(&self, key: &ObjectKey, kept: Option<&SyncedSecret>) -> Outcome<()> {
+        if kept.is_none() && self.writer.marked_for(key) && self.writer.reader.kind_is_leaving().await? {
+            tracing::warn!(object = %key, "SyncedSecret is being uninstalled: its Secrets are left in place");
+            return Ok(());
+        }
         let kept = kept.map(|object| super::index::target_of(key, object));
         for secret in self.writer.secrets.owned() {
             let owner = self.writer.secrets.get(&secret).and_then(|entry| entry.owner);

@@ -114,11 +114,19 @@ impl SyncIndex {
     }
 
     /// Takes in a status of our own before the watch reports it.
-    pub fn wrote_status(&self, key: &ObjectKey, uid: &str, status: SyncedSecretStatus) {
+    pub fn wrote_status(
+        &self,
+        key: &ObjectKey,
+        uid: &str,
+        resource_version: String,
+        status: SyncedSecretStatus,
+    ) {
         if let Some(entry) = self.lock().objects.get_mut(key)
             && entry.object.metadata.uid.as_deref() == Some(uid)
         {
-            Arc::make_mut(&mut entry.object).status = Some(status);
+            let object = Arc::make_mut(&mut entry.object);
+            object.status = Some(status);
+            object.metadata.resource_version = Some(resource_version);
         }
     }
 

@@ -85,7 +85,7 @@ impl Pass<'_> {
         }
         let plan = plan::parse(self.key, self.object)?;
         let secret = self.writer.examine(self, &plan, &old).await?;
-        let accepted = old.secret.is_some() && old.observed_generation == self.object.metadata.generation;
+        let accepted = !self.spec_changed(&old);
         let settled = accepted && matches!(secret, SecretState::Intact { .. });
         if settled && spec.refresh.policy == RefreshPolicy::Once && self.refresh_request(&old).is_none() {
             return Ok(self.done(old, State::Synced, false, None));
@@ -201,6 +201,7 @@ impl Pass<'_> {
             name: plan.target.name.to_string(),
             uid: written.uid.clone(),
             resource_version: written.resource_version.clone(),
+            generation: self.object.metadata.generation.unwrap_or_default(),
             keys: i32::try_from(rendered.data.len()).unwrap_or(i32::MAX),
             values: rendered.values.as_str().to_owned(),
             fingerprint: rendered.fingerprint.as_str().to_owned(),
@@ -214,6 +215,12 @@ impl Pass<'_> {
             new_lineage,
             ..self.done(status, state, true, None)
         })
+    }
+
+    /// Whether the Secret was made from another spec than the present one, or not at all yet.
+    fn spec_changed(&self, old: &SyncedSecretStatus) -> bool {
+        let made_from = old.secret.as_ref().map(|secret| secret.generation);
+        made_from != Some(self.object.metadata.generation.unwrap_or_default())
     }
 
     /// Whether what the stores show is what was accepted, place for place.
@@ -248,7 +255,7 @@ impl Pass<'_> {
         values: &[(&Target, &Reading)],
     ) -> Outcome<Option<String>> {
         let consent = Consent {
-            spec_changed: old.observed_generation != self.object.metadata.generation,
+            spec_changed: self.spec_changed(old),
             acknowledged: self.annotation(ACKNOWLEDGE_ANNOTATION),
         };
         let mut new_lineage = None;

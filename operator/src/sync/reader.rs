@@ -290,7 +290,7 @@ mod tests {
             fails,
         };
         (
-            LiveStore::new(Box::new(door), Pace::default(), Box::new(|_| ())),
+            LiveStore::new(Box::new(door), Pace::default(), Box::new(())),
             counts,
         )
     }

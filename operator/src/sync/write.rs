@@ -212,6 +212,14 @@ impl Writer {
         Ok((deed, self.writer.apply(&apply).await?))
     }
 
+    /// Whether any Secret carries the object's mark.
+    pub(super) fn marked_for(&self, object: &ObjectKey) -> bool {
+        self.secrets.owned().iter().any(|secret| {
+            let owner = self.secrets.get(secret).and_then(|entry| entry.owner);
+            secret.namespace == object.namespace && owner.is_some_and(|owner| *owner == *object.name)
+        })
+    }
+
     /// Gives up what `object` has in a Secret: the Secret itself where it holds nothing else.
     pub(super) async fn release(&self, object: &ObjectKey, target: &ObjectKey) -> Outcome<()> {
         let Some(existing) = self.reader.secret(target).await? else {
