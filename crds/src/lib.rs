@@ -57,9 +57,6 @@ pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 /// The value of [`MANAGED_BY_LABEL`].
 pub const MANAGED_BY: &str = "keyward";
 
-/// Keeps a `SyncedSecret` until its keys are removed from the Secret.
-pub const FINALIZER: &str = "keyward.dev/release-keys";
-
 /// Every definition with the name of its file in `crds/manifests/`.
 #[must_use]
 pub fn definitions() -> Vec<(&'static str, CustomResourceDefinition)> {

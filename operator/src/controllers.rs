@@ -30,7 +30,7 @@ const STORE_WORKERS: usize = 16;
 const WATCHES: usize = 10;
 
 /// How often Secrets without an object are looked for.
-const SWEEP: Duration = Duration::from_secs(600);
+const SWEEP: Duration = Duration::from_mins(10);
 
 /// The controllers of every kind.
 #[derive(Default)]
@@ -53,6 +53,7 @@ impl Controllers for AllControllers {
         let room = Arc::new(Room::new(&self.index, &context)?);
         room.spawn_watches(&context, supervisor);
         room.spawn_workers(&context, supervisor);
+        room.count_before_scrapes(&context);
         let registry = Arc::clone(&room.registry);
         let stopped = supervisor.work_ended();
         supervisor.spawn_last("sessions", async move {
@@ -209,6 +210,24 @@ impl Room {
             loop {
                 every.tick().await;
                 room.sync.sweep();
+            }
+        });
+    }
+
+    /// Sets what is cheaper to read at a scrape than to follow.
+    fn count_before_scrapes(self: &Arc<Self>, context: &Context) {
+        let room = Arc::clone(self);
+        context.metrics.before_scrape(move |metrics| {
+            metrics.set_queued("SyncedSecret", room.sync.queue.len());
+            metrics.set_queued("stores", room.store_queue.len());
+            let stores = room.registry.all();
+            let usable = stores.iter().filter_map(|(_, slot)| slot.object.as_ref().ok());
+            let choices: Vec<_> = usable.flat_map(StoreObject::insecure_choices).collect();
+            for choice in InsecureChoice::ALL {
+                metrics.set_insecure(
+                    choice.as_str(),
+                    choices.iter().filter(|have| **have == choice).count(),
+                );
             }
         });
     }

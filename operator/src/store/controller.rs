@@ -18,10 +18,10 @@ use crate::runtime::clock;
 use crate::stores::Outcome;
 
 /// A store that nobody reads from is tried this often, so that its condition is never stale for long.
-const IDLE_CHECK: Duration = Duration::from_secs(600);
+const IDLE_CHECK: Duration = Duration::from_mins(10);
 
 /// The first and the longest wait before a rejected login that cannot lock anybody out is tried again.
-const LOGIN_RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+const LOGIN_RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(5));
 
 /// What a pass needs.
 pub struct StoreController {

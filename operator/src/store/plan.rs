@@ -25,6 +25,21 @@ pub enum InsecureChoice {
     ApiServerAudience,
 }
 
+impl InsecureChoice {
+    /// Every choice.
+    pub const ALL: [Self; 3] = [Self::PlainHttp, Self::SkipTlsVerify, Self::ApiServerAudience];
+
+    /// The choice as it is written under `insecure:`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::PlainHttp => "plainHttp",
+            Self::SkipTlsVerify => "skipTlsVerify",
+            Self::ApiServerAudience => "apiServerAudience",
+        }
+    }
+}
+
 /// A store object of either kind, as far as they are alike.
 #[derive(Clone)]
 pub struct StoreObject {

@@ -35,6 +35,9 @@ use crate::stores::Outcome;
 /// How long before its expiry a value is warned of.
 const WARN_AHEAD: TimeDelta = TimeDelta::days(7);
 
+/// How often a rollout is looked at in case the watch of its consumers missed something.
+const ROLLOUT_LOOK: Duration = Duration::from_mins(1);
+
 /// The kind, as metrics call it.
 const KIND: &str = "SyncedSecret";
 
@@ -99,7 +102,7 @@ impl SyncController {
             writer: Writer {
                 secrets,
                 reader: ClusterReader::new(client.clone()),
-                writer: SecretWriter::new(client.clone()),
+                applier: SecretWriter::new(client.clone()),
             },
             status: StatusWriter::new(client.clone()),
             rollouts: RolloutWriter::new(client),
@@ -267,8 +270,8 @@ impl SyncController {
         }
         // A rollout that moves is reported by the watch; the look-again is a safety net.
         Ok(match (next_look, rolling) {
-            (Some(wait), true) => Some(wait.min(Duration::from_secs(60))),
-            (None, true) => Some(Duration::from_secs(60)),
+            (Some(wait), true) => Some(wait.min(ROLLOUT_LOOK)),
+            (None, true) => Some(ROLLOUT_LOOK),
             (wait, false) => wait,
         })
     }

@@ -296,12 +296,12 @@ mod tests {
             object: key.sibling(name),
         };
         assert!(index.of_store(&store("a")).is_empty());
-        assert_eq!(index.of_store(&store("b")), [key.clone()]);
+        assert_eq!(index.of_store(&store("b")), std::slice::from_ref(&key));
         assert!(index.of_target(&key.sibling("one")).is_empty());
-        assert_eq!(index.of_target(&key.sibling("two")), [key.clone()]);
+        assert_eq!(index.of_target(&key.sibling("two")), std::slice::from_ref(&key));
         assert_eq!(
             index.of_consumer(ConsumerKind::Deployment, &key.sibling("web")),
-            [key.clone()]
+            std::slice::from_ref(&key)
         );
         index.remove(&key);
         assert!(index.of_target(&key.sibling("two")).is_empty());

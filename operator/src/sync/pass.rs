@@ -81,14 +81,14 @@ impl Pass<'_> {
         let spec = &self.object.spec;
         let old = self.object.status.clone().unwrap_or_default();
         if spec.suspend {
-            return Ok(self.done(old, State::Suspended, false, None));
+            return Ok(done(old, State::Suspended, false, None));
         }
         let plan = plan::parse(self.key, self.object)?;
         let secret = self.writer.examine(self, &plan, &old).await?;
         let accepted = !self.spec_changed(&old);
         let settled = accepted && matches!(secret, SecretState::Intact { .. });
         if settled && spec.refresh.policy == RefreshPolicy::Once && self.refresh_request(&old).is_none() {
-            return Ok(self.done(old, State::Synced, false, None));
+            return Ok(done(old, State::Synced, false, None));
         }
         let turn = Turn::of(self);
         if settled
@@ -97,7 +97,7 @@ impl Pass<'_> {
             && self.refresh_request(&old).is_none()
         {
             // Something else woke us: the stores have been asked in this turn already.
-            return Ok(self.done(old, State::Synced, false, Some(turn.left)));
+            return Ok(done(old, State::Synced, false, Some(turn.left)));
         }
         let targets = gather::resolve(self.registry, &self.key.namespace, &plan).await?;
         if let Some(fault) = gather::nothing_found(&plan, &targets) {
@@ -113,8 +113,8 @@ impl Pass<'_> {
         };
         let looks = if settled {
             let looks = gather::look_at_all(self.reader, &targets, since).await?;
-            if self.nothing_new(&old, &targets, &looks) {
-                return Ok(self.done(self.acknowledge(old), State::Synced, true, Some(turn.left)));
+            if nothing_new(&old, &targets, &looks) {
+                return Ok(done(self.acknowledge(old), State::Synced, true, Some(turn.left)));
             }
             Some(looks)
         } else {
@@ -184,13 +184,18 @@ impl Pass<'_> {
                 versions: Vec::new(),
                 ..self.acknowledge(old)
             };
-            return Ok(self.done(status, state, true, None));
+            return Ok(done(status, state, true, None));
         }
         let rendered = render::render(plan, &spec.target.type_, &values, self.fingerprints)?;
         let versions = accepted_versions(&values);
         if spec.mode == Mode::Observe {
-            let pending = self.difference(&old, &secret, &rendered);
-            return Ok(self.done(self.acknowledge(old), State::Observed { pending }, true, None));
+            let pending = difference(&old, &secret, &rendered);
+            return Ok(done(
+                self.acknowledge(old),
+                State::Observed { pending },
+                true,
+                None,
+            ));
         }
         let written = self.writer.write(self, plan, &old, secret, &rendered).await?;
         let mut status = SyncedSecretStatus {
@@ -213,7 +218,7 @@ impl Pass<'_> {
         Ok(Done {
             written: Some(written),
             new_lineage,
-            ..self.done(status, state, true, None)
+            ..done(status, state, true, None)
         })
     }
 
@@ -221,31 +226,6 @@ impl Pass<'_> {
     fn spec_changed(&self, old: &SyncedSecretStatus) -> bool {
         let made_from = old.secret.as_ref().map(|secret| secret.generation);
         made_from != Some(self.object.metadata.generation.unwrap_or_default())
-    }
-
-    /// Whether what the stores show is what was accepted, place for place.
-    fn nothing_new(&self, old: &SyncedSecretStatus, targets: &[Target], looks: &[Look]) -> bool {
-        old.versions.len() == targets.len()
-            && targets
-                .iter()
-                .zip(looks)
-                .zip(&old.versions)
-                .all(|((target, look), accepted)| {
-                    let same_place = usize::try_from(accepted.source) == Ok(target.source)
-                        && accepted
-                            .place
-                            .as_deref()
-                            .is_none_or(|place| place == gather::place_name(&target.at.place));
-                    let Probe::Current(current) = &look.probe else {
-                        return false;
-                    };
-                    let step = version::step(
-                        Some(&seen_before(accepted)),
-                        &gather::seen(current),
-                        Consent::default(),
-                    );
-                    same_place && matches!(step, VersionStep::Same)
-                })
     }
 
     /// Places every value in its lineage. Returns what is told about a new one.
@@ -284,51 +264,6 @@ impl Pass<'_> {
             }
         }
         Ok(new_lineage)
-    }
-
-    /// What a pass that may write would change.
-    fn difference(
-        &self,
-        old: &SyncedSecretStatus,
-        secret: &SecretState,
-        rendered: &Rendered,
-    ) -> Option<String> {
-        let keys = rendered.data.len();
-        match secret {
-            SecretState::Missing => Some(format!("the Secret would be created with {keys} keys")),
-            SecretState::Foreign(_) | SecretState::Drifted(_) => Some(format!(
-                "the Secret exists; {keys} keys would be written as far as adoption allows"
-            )),
-            SecretState::Intact { .. } => {
-                let kept = old
-                    .secret
-                    .as_ref()
-                    .map_or("", |secret| secret.fingerprint.as_str());
-                match rendered.fingerprint.compare(kept) {
-                    Comparison::Same => None,
-                    _ => Some(format!(
-                        "the Secret's {keys} keys would be written with other values"
-                    )),
-                }
-            }
-        }
-    }
-
-    fn done(
-        &self,
-        status: SyncedSecretStatus,
-        state: State,
-        looked: bool,
-        next_look: Option<Duration>,
-    ) -> Done {
-        Done {
-            status,
-            state,
-            looked,
-            next_look,
-            written: None,
-            new_lineage: None,
-        }
     }
 
     /// The status with the present refresh request marked as handled.
@@ -422,5 +357,64 @@ fn when_gone(api: keyward_crds::synced_secret::WhenGone) -> absence::WhenGone {
     absence::WhenGone {
         deleted: policy(api.deleted),
         destroyed: policy(api.destroyed),
+    }
+}
+
+/// Whether what the stores show is what was accepted, place for place.
+fn nothing_new(old: &SyncedSecretStatus, targets: &[Target], looks: &[Look]) -> bool {
+    old.versions.len() == targets.len()
+        && targets
+            .iter()
+            .zip(looks)
+            .zip(&old.versions)
+            .all(|((target, look), accepted)| {
+                let same_place = usize::try_from(accepted.source) == Ok(target.source)
+                    && accepted
+                        .place
+                        .as_deref()
+                        .is_none_or(|place| place == gather::place_name(&target.at.place));
+                let Probe::Current(current) = &look.probe else {
+                    return false;
+                };
+                let step = version::step(
+                    Some(&seen_before(accepted)),
+                    &gather::seen(current),
+                    Consent::default(),
+                );
+                same_place && matches!(step, VersionStep::Same)
+            })
+}
+
+/// What a pass that may write would change.
+fn difference(old: &SyncedSecretStatus, secret: &SecretState, rendered: &Rendered) -> Option<String> {
+    let keys = rendered.data.len();
+    match secret {
+        SecretState::Missing => Some(format!("the Secret would be created with {keys} keys")),
+        SecretState::Foreign(_) | SecretState::Drifted(_) => Some(format!(
+            "the Secret exists; {keys} keys would be written as far as adoption allows"
+        )),
+        SecretState::Intact { .. } => {
+            let kept = old
+                .secret
+                .as_ref()
+                .map_or("", |secret| secret.fingerprint.as_str());
+            match rendered.fingerprint.compare(kept) {
+                Comparison::Same => None,
+                _ => Some(format!(
+                    "the Secret's {keys} keys would be written with other values"
+                )),
+            }
+        }
+    }
+}
+
+fn done(status: SyncedSecretStatus, state: State, looked: bool, next_look: Option<Duration>) -> Done {
+    Done {
+        status,
+        state,
+        looked,
+        next_look,
+        written: None,
+        new_lineage: None,
     }
 }

@@ -321,7 +321,7 @@ mod tests {
         let reader = Reader::default();
         let at = place("apps/db");
         let first = reader.look(&store, &at, Instant::now()).await.expect("answers");
-        tokio::time::advance(Duration::from_secs(60)).await;
+        tokio::time::advance(Duration::from_mins(1)).await;
         reader.look(&store, &at, first.at).await.expect("answers");
         assert_eq!(counts.probes.load(Ordering::SeqCst), 1, "as old as asked for");
         reader.look(&store, &at, Instant::now()).await.expect("answers");

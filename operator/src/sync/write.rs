@@ -25,7 +25,7 @@ pub(super) struct Writer {
     /// Reads one.
     pub reader: ClusterReader,
     /// Writes one.
-    pub writer: SecretWriter,
+    pub applier: SecretWriter,
 }
 
 /// The Secret before a write.
@@ -209,7 +209,7 @@ impl Writer {
             },
             force,
         };
-        Ok((deed, self.writer.apply(&apply).await?))
+        Ok((deed, self.applier.apply(&apply).await?))
     }
 
     /// Whether any Secret carries the object's mark.
@@ -228,7 +228,7 @@ impl Writer {
         match ownership::removal(&existing.ownership(), &object.name, FIELD_MANAGER) {
             Removal::Nothing => Ok(()),
             Removal::Secret => {
-                self.writer
+                self.applier
                     .delete(target, &existing.uid, &existing.resource_version)
                     .await?;
                 self.secrets.deleted(target, &existing.uid);
@@ -237,7 +237,7 @@ impl Writer {
             Removal::Keys => {
                 let kept_type = existing.labelled.then_some(existing.secret_type.as_str());
                 let applied = self
-                    .writer
+                    .applier
                     .release(target, &existing.unchanged(), kept_type)
                     .await?;
                 self.secrets.wrote(
