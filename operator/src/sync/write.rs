@@ -222,6 +222,9 @@ impl Writer {
 
     /// Gives up what `object` has in a Secret: the Secret itself where it holds nothing else.
     pub(super) async fn release(&self, object: &ObjectKey, target: &ObjectKey) -> Outcome<()> {
+        if self.secrets.get(target).is_none() {
+            return Ok(());
+        }
         let Some(existing) = self.reader.secret(target).await? else {
             return Ok(());
         };
