@@ -98,7 +98,8 @@ pub struct SecretStoreSpec {
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = ("has(self.vault) != has(self.barbican)", "exactly one of vault, barbican"),
-    validation = ("self.credentials.from != 'Consumer' || (has(self.vault) && (has(self.vault.auth.kubernetes) || (has(self.vault.auth.jwt) && has(self.vault.auth.jwt.serviceAccountRef))))", "credentials from the consumer need a login by serviceAccountRef")
+    validation = ("self.credentials.from != 'Consumer' || (has(self.vault) && (has(self.vault.auth.kubernetes) || (has(self.vault.auth.jwt) && has(self.vault.auth.jwt.serviceAccountRef))))", "credentials from the consumer need a login by serviceAccountRef"),
+    validation = ("self.credentials.from != 'Consumer' || !has(self.vault) || !has(self.vault.ca) || has(self.vault.ca.inline)", "with credentials from the consumer, the CA must be inline: a reader must not choose whom the store is")
 )]
 pub struct ClusterSecretStoreSpec {
     /// Environment the store belongs to. A namespace labelled `keyward.dev/environment` with another one is refused.
