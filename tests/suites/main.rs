@@ -1,6 +1,7 @@
 //! All suites, in one program: they share the servers.
 
 mod behaviour;
+mod faults;
 mod kinds;
 mod rig;
 mod scene;
@@ -26,6 +27,7 @@ fn main() -> Result<ExitCode> {
     rig::register(&mut suite);
     sync::register(&mut suite);
     stores::register(&mut suite);
+    faults::register(&mut suite);
     // Last: it knows the others by what is registered.
     behaviour::register(&mut suite);
     Ok(suite.run())

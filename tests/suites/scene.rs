@@ -50,8 +50,18 @@ impl<'a> Scene<'a> {
 
     /// The same with a Vault of the test's own.
     pub async fn with(case: &'a Case, vault: &'a Vault, kv: Kv) -> Result<Scene<'a>> {
-        let kubernetes = case.kubernetes().await?;
-        let namespace = case.namespace().await?;
+        Self::on(case, case.kubernetes().await?, vault, kv).await
+    }
+
+    /// The same with a control plane of the test's own as well.
+    pub async fn on(
+        case: &'a Case,
+        kubernetes: &'a Kubernetes,
+        vault: &'a Vault,
+        kv: Kv,
+    ) -> Result<Scene<'a>> {
+        let namespace = case.unique();
+        kubernetes.create_namespace(&namespace).await?;
         let mount = case.unique();
         vault.api().mount_kv(&mount, kv).await?;
         let scene = Scene {
@@ -149,6 +159,24 @@ impl<'a> Scene<'a> {
             .api()
             .write_secret(&self.mount, self.kv, path, data)
             .await
+    }
+
+    /// Ends every login at the scene's own auth method, as an administrator would.
+    pub async fn revoke_logins(&self) -> Result<()> {
+        let prefix = format!("sys/leases/revoke-prefix/auth/{}", self.auth_mount());
+        self.vault.api().write(&prefix, &json!({})).await
+    }
+
+    /// Applies a Secret that Keyward has nothing to do with, such as a credential.
+    pub async fn credential(&self, name: &str, texts: &Value) -> Result<()> {
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret",
+            "metadata": {"name": name}, "stringData": texts,
+        });
+        self.api::<Secret>()
+            .patch(name, &PatchParams::apply(AUTHOR).force(), &Patch::Apply(&secret))
+            .await?;
+        Ok(())
     }
 
     /// Applies a `SecretStore`.

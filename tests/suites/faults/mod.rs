@@ -1,0 +1,16 @@
+//! What must hold while servers are away and processes die: the last good Secret stays, the cause is said, and
+//! everything recovers without a human.
+
+mod gate;
+mod many;
+mod outage;
+mod process;
+mod takeover;
+
+use keyward_tests::harness::Suite;
+
+pub fn register(suite: &mut Suite) {
+    outage::register(suite);
+    process::register(suite);
+    takeover::register(suite);
+}

@@ -1,0 +1,285 @@
+//! The store is sealed, stopped or frozen, or forgets our token: nothing is lost, nothing is hammered, and all comes
+//! back by itself.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use keyward_tests::harness::{Case, Suite};
+use keyward_tests::rig::vault::{Kv, StoreRequest};
+use keyward_tests::rig::{Mark, poll};
+use kube::api::Api;
+use serde_json::json;
+use tokio::net::TcpListener;
+
+use super::many::{Many, reason_of};
+use crate::scene::{AUDIENCE, SOON, Scene};
+
+/// Connections to a dead store that are waited for: after so many the pace is clear.
+const CONNECTIONS: usize = 10;
+
+pub(super) fn register(suite: &mut Suite) {
+    keyward_tests::vault_tests!(
+        suite,
+        a_sealed_store_keeps_fifty_secrets_and_gives_them_back,
+        a_stopped_store_is_asked_ever_more_slowly_however_many_wait,
+        a_frozen_store_delays_no_other,
+        a_dead_token_costs_one_login_for_all,
+        a_token_that_cannot_be_renewed_is_replaced_in_time,
+    );
+}
+
+async fn a_sealed_store_keeps_fifty_secrets_and_gives_them_back(case: Case) -> Result<()> {
+    let vault = case.private_vault().await?;
+    let scene = Scene::with(&case, &vault, Kv::V2).await?;
+    let operator = scene.operator().await?;
+    let often = json!({"refresh": {"interval": "5s"}});
+    let many = Many::new(&scene, "sealed", 50);
+    many.write("first").await?;
+    many.declare("vault", &often).await?;
+    many.hold("first").await?;
+    many.reason("Synced").await?;
+
+    vault.seal().await?;
+    many.refresh().await?;
+    many.reason("StoreSealed").await?;
+    scene.store_reason("vault", "StoreSealed").await?;
+    assert_eq!(
+        many.count_holding("first").await?,
+        50,
+        "the last good values stay"
+    );
+    assert!(operator.metric("keyward_failures_total", "StoreSealed").await? >= 50.0);
+    assert_eq!(
+        operator.get("/readyz").await?,
+        "leading",
+        "the health of stores is no part of it"
+    );
+    // A Secret that is lost meanwhile comes back with the store.
+    let secrets: Api<k8s_openapi::api::core::v1::Secret> = scene.api();
+    secrets
+        .delete(&many.object(7), &kube::api::DeleteParams::default())
+        .await?;
+
+    vault.unseal().await?;
+    let unsealed = Instant::now();
+    many.reason("Synced").await?;
+    ensure!(
+        unsealed.elapsed() < Duration::from_secs(15),
+        "it took {:?} until all were synced again",
+        unsealed.elapsed()
+    );
+    many.hold("first").await?;
+    scene.store_reason("vault", "StoreReady").await?;
+    many.write("second").await?;
+    many.hold("second").await
+}
+
+async fn a_stopped_store_is_asked_ever_more_slowly_however_many_wait(case: Case) -> Result<()> {
+    let vault = case.private_vault().await?;
+    let scene = Scene::with(&case, &vault, Kv::V2).await?;
+    let operator = scene.operator().await?;
+    let often = json!({"refresh": {"interval": "5s"}});
+    let many = Many::new(&scene, "stopped", 50);
+    many.write("first").await?;
+    many.declare("vault", &often).await?;
+    many.hold("first").await?;
+
+    vault.stop().await?;
+    let address = vault
+        .url()
+        .strip_prefix("https://")
+        .context("the store speaks TLS")?;
+    let attempts = Attempts::count_at(address).await?;
+    many.refresh().await?;
+    many.reason("StoreUnavailable").await?;
+    let (from, counted) = (Instant::now(), attempts.so_far());
+    poll::until(
+        "more attempts at the dead store",
+        Duration::from_mins(1),
+        async || attempts.so_far() >= counted + CONNECTIONS,
+    )
+    .await?;
+    // One try each by those who wait and by the store's own check, at most every two seconds once it is slowest.
+    ensure!(
+        from.elapsed() > Duration::from_secs(5),
+        "{CONNECTIONS} connections came within {:?}",
+        from.elapsed()
+    );
+    assert_eq!(many.count_holding("first").await?, 50);
+    attempts.end().await;
+
+    vault.start_sealed().await?;
+    vault.unseal().await?;
+    let back = Instant::now();
+    many.reason("Synced").await?;
+    ensure!(
+        back.elapsed() < Duration::from_secs(15),
+        "it took {:?} until all were synced again",
+        back.elapsed()
+    );
+    assert!(operator.process().ended()?.is_none());
+    Ok(())
+}
+
+async fn a_frozen_store_delays_no_other(case: Case) -> Result<()> {
+    let scene = Scene::new(&case, Kv::V2).await?;
+    let frozen = case.private_vault().await?;
+    frozen.api().mount_kv("kv", Kv::V2).await?;
+    let token = frozen.api().create_token(&["root"], &json!({})).await?;
+    scene
+        .credential("frozen-token", &json!({"token": token.token}))
+        .await?;
+    let spec = json!({"vault": {
+        "address": frozen.url(), "mount": "kv", "ca": {"inline": frozen.ca()},
+        "auth": {"token": {"tokenRef": {"name": "frozen-token", "key": "token"}}},
+    }});
+    scene.store("frozen", &spec).await?;
+    let _operator = scene.operator().await?;
+    // More objects than workers: without lanes they would all wait for the frozen store.
+    let hung = Many::new(&scene, "hung", 80);
+    hung.write_to(&frozen, "kv", "first").await?;
+    hung.declare("frozen", &json!({})).await?;
+    let healthy = Many::new(&scene, "healthy", 10);
+    healthy.write("first").await?;
+    healthy.declare("vault", &json!({})).await?;
+    hung.hold("first").await?;
+    healthy.hold("first").await?;
+    hung.reason("Synced").await?;
+
+    frozen.pause()?;
+    let asked = hung.refresh().await?;
+    healthy.write("second").await?;
+    healthy.refresh().await?;
+    let served = healthy.hold("second").await;
+    let hung_meanwhile = hung.objects().await?;
+    frozen.resume()?;
+    served?;
+    let handled = |object: &keyward_crds::SyncedSecret| {
+        object
+            .status
+            .as_ref()
+            .is_some_and(|status| status.handled_refresh.as_deref() == Some(&asked))
+    };
+    assert!(
+        hung_meanwhile.iter().all(|object| !handled(object)),
+        "the healthy store was served while the other hung"
+    );
+    assert!(
+        hung_meanwhile.iter().all(|object| reason_of(object) == "Synced"),
+        "the healthy store was served before the first deadline at the other"
+    );
+    hung.until("refreshed once the store goes on", handled).await?;
+    hung.reason("Synced").await
+}
+
+async fn a_dead_token_costs_one_login_for_all(case: Case) -> Result<()> {
+    let scene = Scene::new(&case, Kv::V2).await?;
+    let operator = scene.operator().await?;
+    let many = Many::new(&scene, "revoked", 20);
+    many.write("first").await?;
+    many.declare("vault", &json!({})).await?;
+    many.hold("first").await?;
+    many.write("second").await?;
+
+    let from = scene.vault.audit().mark()?;
+    scene.revoke_logins().await?;
+    many.refresh().await?;
+    many.hold("second").await?;
+    many.reason("Synced").await?;
+    let logins = logins(&scene, from)?;
+    assert_eq!(logins.len(), 1, "one login for twenty objects: {logins:?}");
+    assert!(logins.iter().all(|login| !login.failed));
+    assert!(
+        operator.metric("keyward_failures_total", "").await?.abs() < 0.5,
+        "nobody noticed"
+    );
+    Ok(())
+}
+
+async fn a_token_that_cannot_be_renewed_is_replaced_in_time(case: Case) -> Result<()> {
+    let scene = Scene::new(&case, Kv::V2).await?;
+    let role = json!({
+        "bound_service_account_names": ["reader"],
+        "bound_service_account_namespaces": [scene.namespace],
+        "audience": AUDIENCE,
+        "token_policies": [format!("{}-reader", scene.mount)],
+        "token_ttl": "6s",
+        "token_max_ttl": "6s",
+    });
+    scene
+        .vault
+        .api()
+        .create_role(&scene.auth_mount(), "reader", &role)
+        .await?;
+    let operator = scene.operator().await?;
+    let from = scene.vault.audit().mark()?;
+    let often = json!({"refresh": {"interval": "5s"}});
+    let many = Many::new(&scene, "expiring", 5);
+    many.write("first").await?;
+    many.declare("vault", &often).await?;
+    many.hold("first").await?;
+    poll::until("the third login", SOON, async || {
+        logins(&scene, from).is_ok_and(|logins| logins.len() >= 3)
+    })
+    .await?;
+    many.write("second").await?;
+    many.hold("second").await?;
+
+    let failed: Vec<StoreRequest> = scene
+        .vault
+        .audit()
+        .since(from)?
+        .into_iter()
+        .filter(|request| request.failed && request.path.contains(&scene.mount))
+        .collect();
+    assert!(
+        failed.is_empty(),
+        "no request was sent with a dead token: {failed:?}"
+    );
+    assert!(operator.metric("keyward_failures_total", "").await?.abs() < 0.5);
+    Ok(())
+}
+
+/// The logins at the scene's own method since `from`.
+fn logins(scene: &Scene<'_>, from: Mark) -> Result<Vec<StoreRequest>> {
+    let method = format!("auth/{}/", scene.auth_mount());
+    let requests = scene.vault.audit().since(from)?;
+    Ok(requests
+        .into_iter()
+        .filter(|request| request.is_login() && request.path.starts_with(&method))
+        .collect())
+}
+
+/// Counts connections in place of a server that is away, and closes each.
+struct Attempts {
+    count: Arc<AtomicUsize>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Attempts {
+    async fn count_at(address: &str) -> Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&count);
+        let task = tokio::spawn(async move {
+            while let Ok((connection, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::Relaxed);
+                drop(connection);
+            }
+        });
+        Ok(Self { count, task })
+    }
+
+    fn so_far(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Gives the port back.
+    async fn end(self) {
+        self.task.abort();
+        // It ends by being cancelled.
+        let _ = self.task.await;
+    }
+}
