@@ -178,7 +178,9 @@ impl Pass<'_> {
         }
         let new_lineage = self.check_versions(&old, &values)?;
         if values.is_empty() && spec.mode == Mode::Sync {
-            self.writer.release(self.key, &plan.target).await?;
+            self.writer
+                .release_examined(self.key, &plan.target, secret)
+                .await?;
             let status = SyncedSecretStatus {
                 secret: None,
                 versions: Vec::new(),

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use keyward_core::fault::Fault;
+use keyward_core::fault::{Class, Fault};
+use keyward_core::reason::Reason;
 use keyward_core::secret::SecretMap;
 use keyward_core::sync::fingerprint::{Comparison, Content};
 use keyward_core::sync::ownership::{self, Adoption, Desired, Ownership, Removal};
@@ -140,7 +141,10 @@ impl Writer {
             }
             SecretState::Missing => None,
             SecretState::Drifted(existing) | SecretState::Foreign(existing) => Some(existing),
-            SecretState::Intact { .. } => self.reader.secret(&plan.target).await?.map(Box::new),
+            SecretState::Intact {
+                uid,
+                resource_version,
+            } => Some(self.as_examined(&plan.target, &uid, &resource_version).await?),
         };
         let (deed, applied) = self
             .apply(pass, plan, old, existing.as_deref(), rendered, same)
@@ -158,6 +162,24 @@ impl Writer {
             resource_version: applied.resource_version,
             deed,
         })
+    }
+
+    /// The Secret as it was examined, before its values were asked for: a later one may hold later values, written
+    /// by a process that took over.
+    async fn as_examined(
+        &self,
+        target: &ObjectKey,
+        uid: &str,
+        resource_version: &str,
+    ) -> Outcome<Box<ExistingSecret>> {
+        let existing = self.reader.secret(target).await?;
+        existing
+            .filter(|now| now.uid == uid && now.resource_version == resource_version)
+            .map(Box::new)
+            .ok_or_else(|| {
+                let message = format!("Secret {target} changed while its values were read");
+                Fault::new(Class::Conflict, Reason::Conflict, message)
+            })
     }
 
     async fn apply(
@@ -225,9 +247,36 @@ impl Writer {
         if self.secrets.get(target).is_none() {
             return Ok(());
         }
-        let Some(existing) = self.reader.secret(target).await? else {
-            return Ok(());
+        match self.reader.secret(target).await? {
+            Some(existing) => self.give_up(object, target, &existing).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The same for a Secret as it was examined.
+    pub(super) async fn release_examined(
+        &self,
+        object: &ObjectKey,
+        target: &ObjectKey,
+        secret: SecretState,
+    ) -> Outcome<()> {
+        let existing = match secret {
+            SecretState::Missing => return Ok(()),
+            SecretState::Drifted(existing) | SecretState::Foreign(existing) => existing,
+            SecretState::Intact {
+                uid,
+                resource_version,
+            } => self.as_examined(target, &uid, &resource_version).await?,
         };
+        self.give_up(object, target, &existing).await
+    }
+
+    async fn give_up(
+        &self,
+        object: &ObjectKey,
+        target: &ObjectKey,
+        existing: &ExistingSecret,
+    ) -> Outcome<()> {
         match ownership::removal(&existing.ownership(), &object.name, FIELD_MANAGER) {
             Removal::Nothing => Ok(()),
             Removal::Secret => {
