@@ -5,6 +5,7 @@ mod faults;
 mod kinds;
 mod rig;
 mod scene;
+mod silence;
 mod stores;
 mod sync;
 
@@ -28,6 +29,7 @@ fn main() -> Result<ExitCode> {
     sync::register(&mut suite);
     stores::register(&mut suite);
     faults::register(&mut suite);
+    silence::register(&mut suite);
     // Last: it knows the others by what is registered.
     behaviour::register(&mut suite);
     Ok(suite.run())
