@@ -38,7 +38,7 @@ async fn no_planted_value_or_credential_is_ever_told(case: Case) -> Result<()> {
     "trace".clone_into(&mut settings.log);
     let operator = scene.operator_with(&settings).await?;
 
-    let value = planted.new("a value of Vault");
+    let value = planted.plant("a value of Vault");
     scene.write("open/value", &json!({ "value": value })).await?;
     for store in ["approle", "userpass", "token", "vault"] {
         scene
@@ -73,7 +73,7 @@ async fn no_planted_value_or_credential_is_ever_told(case: Case) -> Result<()> {
     }
 
     // A new value, a hand edit and a deletion are told of by events.
-    let value = planted.new("a second value of Vault");
+    let value = planted.plant("a second value of Vault");
     scene.write("open/value", &json!({ "value": value })).await?;
     scene.refresh("approle").await?;
     scene.holds("approle", &[("value", &value)]).await?;
@@ -131,7 +131,7 @@ async fn vault_stores(scene: &Scene<'_>, planted: &mut Planted) -> Result<()> {
     let role = json!({"token_policies": [policy]});
     let (role_id, secret_id) = api.create_approle(&approle, "reader", &role).await?;
     planted.add("a secret id", &secret_id);
-    let wrong = planted.new("a wrong secret id");
+    let wrong = planted.plant("a wrong secret id");
     for (name, secret_id) in [("approle", secret_id), ("wrong-secret-id", wrong)] {
         let auth = json!({"appRole": {
             "mount": approle, "roleId": role_id, "secretIdRef": {"name": name, "key": "login"},
@@ -140,10 +140,10 @@ async fn vault_stores(scene: &Scene<'_>, planted: &mut Planted) -> Result<()> {
     }
 
     api.enable_auth(&userpass, "userpass").await?;
-    let password = planted.new("a password of Vault");
+    let password = planted.plant("a password of Vault");
     api.create_user(&userpass, "reader", &password, &[&policy])
         .await?;
-    let wrong = planted.new("a wrong password of Vault");
+    let wrong = planted.plant("a wrong password of Vault");
     for (name, password) in [("userpass", password), ("wrong-password", wrong)] {
         let auth = json!({"userpass": {
             "mount": userpass, "username": "reader", "passwordRef": {"name": name, "key": "login"},
@@ -197,7 +197,7 @@ fn name_of_login(store: &str) -> String {
 async fn barbican_stores(scene: &Scene<'_>, planted: &mut Planted) -> Result<()> {
     let openstack = scene.case.openstack().await?;
     let tenant = scene.case.tenant().await?;
-    let value = planted.new("a value of Barbican");
+    let value = planted.plant("a value of Barbican");
     tenant
         .key_manager()
         .store(&NewSecret::named("value"), value.as_bytes())
@@ -205,7 +205,7 @@ async fn barbican_stores(scene: &Scene<'_>, planted: &mut Planted) -> Result<()>
     let credential = tenant.application_credential(&CredentialTerms::default()).await?;
     planted.add("a password of Keystone", &tenant.password);
     planted.add("a secret of an application credential", &credential.secret);
-    let wrong = planted.new("a wrong password of Keystone");
+    let wrong = planted.plant("a wrong password of Keystone");
     let password = |name: &str| {
         json!({"password": {
             "username": tenant.user, "project": tenant.project,
@@ -246,14 +246,14 @@ async fn failing_objects(
     planted: &mut Planted,
 ) -> Result<Vec<(&'static str, &'static str)>> {
     // Neither base64 nor a number, so that whoever tries to read it as such fails on it.
-    let odd = planted.new_unwritten("a value that nothing can read");
+    let odd = planted.plant_unwritten("a value that nothing can read");
     scene
         .write("open/odd", &json!({"value": format!("!{odd}!")}))
         .await?;
-    let large = planted.new_unwritten("a value that is too large");
+    let large = planted.plant_unwritten("a value that is too large");
     let padded = large.clone() + &"x".repeat(TOO_LARGE);
     scene.write("open/large", &json!({ "value": padded })).await?;
-    let secret = planted.new_unwritten("a value outside the policy");
+    let secret = planted.plant_unwritten("a value outside the policy");
     scene.write("closed/value", &json!({ "value": secret })).await?;
 
     let template = |text: &str| json!({"target": {"template": {"data": {"out": text}}}});
@@ -346,15 +346,15 @@ struct Canary {
 
 impl Planted {
     /// A text that is nowhere else.
-    fn new(&mut self, what: &'static str) -> String {
+    fn plant(&mut self, what: &'static str) -> String {
         let text = format!("canary{}", uuid::Uuid::new_v4().simple());
         self.add(what, &text);
         text
     }
 
     /// The same for a value that no Secret ever holds.
-    fn new_unwritten(&mut self, what: &'static str) -> String {
-        let text = self.new(what);
+    fn plant_unwritten(&mut self, what: &'static str) -> String {
+        let text = self.plant(what);
         if let Some(canary) = self.0.last_mut() {
             canary.written = false;
         }
@@ -392,16 +392,14 @@ impl Planted {
 /// Forms in which a text could slip out: either end of it, base64 at each alignment, hexadecimal, as numbers.
 fn forms(text: &str) -> Vec<String> {
     let bytes = text.as_bytes();
+    let start = || bytes.iter().take(RECOGNISABLE);
+    let hexadecimal: Vec<_> = start().map(|byte| format!("{byte:02x}")).collect();
     let mut forms = vec![
         text[..RECOGNISABLE].to_owned(),
         text[text.len() - RECOGNISABLE..].to_owned(),
-        bytes
-            .iter()
-            .take(RECOGNISABLE)
-            .map(|byte| format!("{byte:02x}"))
-            .collect(),
+        hexadecimal.concat(),
     ];
-    let numbers: Vec<_> = bytes.iter().take(RECOGNISABLE).map(ToString::to_string).collect();
+    let numbers: Vec<_> = start().map(ToString::to_string).collect();
     forms.extend([numbers.join(","), numbers.join(", ")]);
     for offset in 0..3 {
         // Whole groups of three bytes are the same wherever the text begins, but for its first bytes.

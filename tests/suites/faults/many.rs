@@ -80,12 +80,12 @@ impl<'a> Many<'a> {
         let held = poll::until("the Secrets' values", SOON, async || {
             api.list(&ListParams::default())
                 .await
-                .is_ok_and(|secrets| self.holding(secrets.items, value) == self.count)
+                .is_ok_and(|secrets| self.holding(&secrets.items, value) == self.count)
         })
         .await;
         if held.is_err() {
             let secrets = api.list(&ListParams::default()).await?.items;
-            let count = self.holding(secrets, value);
+            let count = self.holding(&secrets, value);
             bail!(
                 "{count} of {} hold the value: {}",
                 self.count,
@@ -98,7 +98,7 @@ impl<'a> Many<'a> {
     /// How many of the Secrets hold `value` and no other key.
     pub async fn count_holding(&self, value: &str) -> Result<usize> {
         let api: Api<Secret> = self.scene.api();
-        Ok(self.holding(api.list(&ListParams::default()).await?.items, value))
+        Ok(self.holding(&api.list(&ListParams::default()).await?.items, value))
     }
 
     /// Waits until the `Ready` condition of each has this reason.
@@ -144,7 +144,7 @@ impl<'a> Many<'a> {
         serde_json::to_string(&reasons).context("reasons are text")
     }
 
-    fn holding(&self, secrets: Vec<Secret>, value: &str) -> usize {
+    fn holding(&self, secrets: &[Secret], value: &str) -> usize {
         let holds = |secret: &Secret| {
             secret.data.as_ref().is_some_and(|data| {
                 data.len() == 1 && data.get("value").is_some_and(|held| held.0 == value.as_bytes())

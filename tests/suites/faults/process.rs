@@ -46,7 +46,7 @@ async fn a_restart_reads_no_value_and_writes_nothing(case: Case) -> Result<()> {
     let consumers = json!({"consumers": [{"kind": "Deployment", "name": "consumer"}]});
     many.declare("vault", &consumers).await?;
     many.hold("first").await?;
-    many.until("rolled out", |object| rolled_out(object)).await?;
+    many.until("rolled out", rolled_out).await?;
     let before = generation(&scene, "consumer").await?;
 
     let store_mark = scene.vault.audit().mark()?;
@@ -138,7 +138,7 @@ async fn a_killed_operator_restarts_each_consumer_once_for_each_value(case: Case
     }
     let last = format!("value-{KILLS}");
     many.hold(&last).await?;
-    many.until("rolled out", |object| rolled_out(object)).await?;
+    many.until("rolled out", rolled_out).await?;
     many.reason("Synced").await?;
 
     let mut wanted: BTreeMap<String, String> = BTreeMap::new();

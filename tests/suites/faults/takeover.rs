@@ -96,7 +96,7 @@ async fn a_paused_holder_never_lands_the_old_value(case: Case) -> Result<()> {
     spec["vault"]["address"] = format!("https://{}", gate.address()).into();
     scene.store("vault", &spec).await?;
     scene.write("apps/db", &json!({"password": "zero"})).await?;
-    let history = History::of(&scene, "db").await;
+    let history = History::of(&scene, "db");
     let paused = scene.operator().await?;
     scene.synced_path("db", "apps/db").await?;
     scene.holds("db", &[("password", "zero")]).await?;
@@ -152,7 +152,7 @@ struct History {
 }
 
 impl History {
-    async fn of(scene: &Scene<'_>, name: &str) -> Self {
+    fn of(scene: &Scene<'_>, name: &str) -> Self {
         let values: Arc<Mutex<Vec<String>>> = Arc::default();
         let seen = Arc::clone(&values);
         let api: Api<Secret> = scene.api();
