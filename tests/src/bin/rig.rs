@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 use keyward_tests::rig::fleet::{self, Fleet};
-use keyward_tests::rig::run::{self, Run};
+use keyward_tests::rig::run::{self, Lasting, Run};
 use keyward_tests::rig::{keeper, lasting};
 
 /// Real servers on loopback, for the suites and for hands.
@@ -49,7 +49,7 @@ fn up() -> Result<ExitCode> {
     );
     let began = Instant::now();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let run = Run::start_lasting()?;
+    let run = Run::start_lasting(Lasting::Rig)?;
     let kinds = keyward_crds::definitions()
         .into_iter()
         .map(|(_, kind)| kind)
@@ -67,7 +67,7 @@ fn up() -> Result<ExitCode> {
 }
 
 fn down() -> Result<ExitCode> {
-    say(if run::end_lasting()? {
+    say(if run::end_lasting(Lasting::Rig)? {
         "stopped\n"
     } else {
         "nothing was running\n"
@@ -77,7 +77,7 @@ fn down() -> Result<ExitCode> {
 
 /// The exit code tells a script whether servers run.
 fn status() -> Result<ExitCode> {
-    let Some((folder, connections)) = run::lasting()?.zip(lasting::find()?) else {
+    let Some((folder, connections)) = run::lasting(Lasting::Rig)?.zip(lasting::find()?) else {
         say("nothing is running: `rig up` starts the servers\n")?;
         return Ok(ExitCode::FAILURE);
     };

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use super::run::{self, Run};
+use super::run::{self, Lasting, Run};
 use super::{kubernetes, openstack, tls, vault};
 
 const FILE: &str = "connections.json";
@@ -33,7 +33,9 @@ pub fn leave(run: &Run, connections: &Connections) -> Result<()> {
 
 /// The servers that an earlier `rig up` left running, if any.
 pub fn find() -> Result<Option<Connections>> {
-    run::lasting()?.map(|folder| read(&folder.join(FILE))).transpose()
+    run::lasting(Lasting::Rig)?
+        .map(|folder| read(&folder.join(FILE)))
+        .transpose()
 }
 
 fn read(path: &Path) -> Result<Connections> {

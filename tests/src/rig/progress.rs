@@ -3,12 +3,22 @@
 //! On a terminal one line is kept up to date; elsewhere a line is added every fifteen seconds.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 const REFRESH_ON_TERMINAL: Duration = Duration::from_millis(500);
 const LINE_EVERY: Duration = Duration::from_secs(15);
+
+/// How many have said something and have not ended.
+static SHOWN: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether some progress is being shown, so that others keep their hands off the terminal's line.
+#[must_use]
+pub fn is_shown() -> bool {
+    SHOWN.load(Ordering::Relaxed) > 0
+}
 
 /// Shows that something is under way until it is dropped.
 pub struct Progress {
@@ -59,6 +69,7 @@ impl Progress {
             first
         };
         if first {
+            SHOWN.fetch_add(1, Ordering::Relaxed);
             self.shared.show();
         }
     }
@@ -83,7 +94,14 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        self.shared.lock().ended = true;
+        let shown = {
+            let mut state = self.shared.lock();
+            state.ended = true;
+            !state.now.is_empty()
+        };
+        if shown {
+            SHOWN.fetch_sub(1, Ordering::Relaxed);
+        }
         self.shared.changed.notify_all();
         if let Some(ticker) = self.ticker.take() {
             // The ticker only prints; if it panicked there is nothing left to stop.

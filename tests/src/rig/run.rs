@@ -9,8 +9,30 @@ use anyhow::{Context as _, Result};
 use super::cache;
 use super::keeper::{self, Keeper};
 
-/// The one run that outlives its command: what `rig up` left.
-const LASTING: &str = "up";
+/// A run that outlives its command. There is at most one of each on a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lasting {
+    /// What `rig up` left. Suites use it.
+    Rig,
+    /// What `cargo demo --keep` left. Suites stay away from it: an operator works in all of its namespaces.
+    Demo,
+}
+
+impl Lasting {
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Rig => "up",
+            Self::Demo => "demo",
+        }
+    }
+
+    fn stopped_by(self) -> &'static str {
+        match self {
+            Self::Rig => "cargo rig down",
+            Self::Demo => "cargo demo --stop",
+        }
+    }
+}
 
 /// Tells a run that lives on by intent from one whose keeper was killed.
 const DETACHED: &str = "detached";
@@ -37,9 +59,14 @@ impl Run {
         ))
     }
 
-    /// The run that [`Self::detach`] will let live on. There is one on a machine; see [`lasting`].
-    pub fn start_lasting() -> Result<Self> {
-        Self::create(LASTING)
+    /// The run that [`Self::detach`] will let live on; see [`lasting`].
+    pub fn start_lasting(which: Lasting) -> Result<Self> {
+        Self::create(which.folder()).with_context(|| {
+            format!(
+                "servers may still be running: `{}` stops them",
+                which.stopped_by()
+            )
+        })
     }
 
     /// The run's folder.
@@ -84,12 +111,7 @@ impl Run {
         let _looking = lock(&runs)?;
         remove_leftovers(&runs)?;
         let folder = runs.join(name);
-        fs::create_dir(&folder).with_context(|| {
-            format!(
-                "create {} (servers may still be running there: `rig down` stops them)",
-                folder.display()
-            )
-        })?;
+        fs::create_dir(&folder).with_context(|| format!("create {}", folder.display()))?;
         let keeper = Keeper::start(&folder)?;
         Ok(Self {
             owned: Arc::new(Owned {
@@ -108,17 +130,17 @@ impl Drop for Owned {
     }
 }
 
-/// The folder of the servers that `rig up` left running, if they run.
-pub fn lasting() -> Result<Option<PathBuf>> {
-    let folder = runs()?.join(LASTING);
+/// The folder of servers that were left running, if they run.
+pub fn lasting(which: Lasting) -> Result<Option<PathBuf>> {
+    let folder = runs()?.join(which.folder());
     Ok((folder.join(DETACHED).exists() && !keeper::processes(&folder).is_empty()).then_some(folder))
 }
 
-/// Stops the servers that `rig up` left running. Says whether there were any.
-pub fn end_lasting() -> Result<bool> {
+/// Stops servers that were left running. Says whether there were any.
+pub fn end_lasting(which: Lasting) -> Result<bool> {
     let runs = runs()?;
     let _looking = lock(&runs)?;
-    let folder = runs.join(LASTING);
+    let folder = runs.join(which.folder());
     let existed = folder.join(DETACHED).exists();
     if existed {
         keeper::clean(&folder)?;

@@ -158,12 +158,12 @@ impl Kubernetes {
         Access::token(self.url(), self.ca(), token)
     }
 
-    /// A token of a service account, for an hour. Without an audience it is one for the API server itself.
+    /// A token of a service account, for a day: servers that are left running stay of use. Without an audience it is one for the API server itself.
     pub async fn token(&self, namespace: &str, account: &str, audiences: &[&str]) -> Result<String> {
         let request = TokenRequest {
             spec: TokenRequestSpec {
                 audiences: audiences.iter().map(ToString::to_string).collect(),
-                expiration_seconds: Some(3600),
+                expiration_seconds: Some(24 * 3600),
                 ..TokenRequestSpec::default()
             },
             ..TokenRequest::default()
