@@ -23,7 +23,7 @@ const ACCOUNT: &str = "keyward";
 const AS_OPERATOR: &str = "KEYWARD_TESTS_AS_OPERATOR";
 
 /// How long the operator may take to be ready.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_mins(1);
 
 /// Becomes the operator where that was asked for, and then never returns. To be called first in every `main` that
 /// starts an [`Operator`]: the operator is this same program, through the entry that the binary `keyward` has, so
@@ -195,7 +195,5 @@ pub async fn grant_rights(kubernetes: &Kubernetes, home: &str) -> Result<()> {
 /// The root of the workspace.
 #[must_use]
 pub fn workspace() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
-    root.expect("the tests live in a folder of the workspace")
-        .to_path_buf()
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }

@@ -97,7 +97,7 @@ impl Suite {
 
     /// The names of the tests so far.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.trials.iter().map(|trial| trial.name())
+        self.trials.iter().map(Trial::name)
     }
 
     /// Runs the tests that the command line selects, and stops all servers.
