@@ -1,6 +1,7 @@
 //! All suites, in one program: they share the servers.
 
 mod behaviour;
+mod demo;
 mod faults;
 mod kinds;
 mod rig;
@@ -25,6 +26,7 @@ fn main() -> Result<ExitCode> {
         .collect();
     let mut suite = Suite::new(kinds)?;
     kinds::register(&mut suite);
+    demo::register(&mut suite);
     rig::register(&mut suite);
     sync::register(&mut suite);
     stores::register(&mut suite);

@@ -151,12 +151,13 @@ impl Runner {
     }
 }
 
-fn processes_of(folder: &Path) -> Vec<Pid> {
+/// The processes of the run in a folder.
+pub(crate) fn processes_of(folder: &Path) -> Vec<Pid> {
     processes_with(&format!("KEYWARD_RIG_RUN={}", folder.display()))
 }
 
 /// The processes that have a variable in their environment.
-fn processes_with(variable: &str) -> Vec<Pid> {
+pub(crate) fn processes_with(variable: &str) -> Vec<Pid> {
     let Ok(all) = std::fs::read_dir("/proc") else {
         return Vec::new();
     };
