@@ -137,6 +137,8 @@ async fn each_rule_of_a_cluster_store_refuses_what_breaks_it(case: Case) -> Resu
     };
     let mut stored = good.clone();
     stored["vault"]["auth"] = json!({"token": {"tokenRef": {"name": "s", "key": "k"}}});
+    let mut trusted_by_reader = good.clone();
+    trusted_by_reader["vault"]["ca"] = json!({"configMapRef": {"name": "ca", "key": "ca.crt"}});
     let mut ungranted = good.clone();
     ungranted["access"] = json!([]);
     refuses(
@@ -168,6 +170,7 @@ async fn each_rule_of_a_cluster_store_refuses_what_breaks_it(case: Case) -> Resu
                 stored,
                 "credentials from the consumer need a login by serviceAccountRef",
             ),
+            (trusted_by_reader, "the CA must be inline"),
         ],
     )
     .await
