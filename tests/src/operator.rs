@@ -77,8 +77,18 @@ impl Operator {
 
     /// As [`Operator::start`], without waiting.
     pub async fn launch(run: &Run, kubernetes: &Kubernetes, name: &str, settings: &Settings) -> Result<Self> {
-        let program = std::env::current_exe().context("this program cannot be found")?;
         grant_rights(kubernetes, &settings.home).await?;
+        Self::launch_installed(run, kubernetes, name, settings).await
+    }
+
+    /// As [`Operator::launch`], with the `ServiceAccount` and the rights that are there already.
+    pub async fn launch_installed(
+        run: &Run,
+        kubernetes: &Kubernetes,
+        name: &str,
+        settings: &Settings,
+    ) -> Result<Self> {
+        let program = std::env::current_exe().context("this program cannot be found")?;
         let token = kubernetes.token(&settings.home, ACCOUNT, &[]).await?;
         let kubeconfig = run.subfolder(name)?.join("kubeconfig");
         kubernetes.bearer(&token).save(&kubeconfig)?;

@@ -1,6 +1,7 @@
 //! All suites, in one program: they share the servers.
 
 mod behaviour;
+mod chart;
 mod demo;
 mod faults;
 mod kinds;
@@ -31,6 +32,7 @@ fn main() -> Result<ExitCode> {
     sync::register(&mut suite);
     stores::register(&mut suite);
     faults::register(&mut suite);
+    chart::register(&mut suite);
     silence::register(&mut suite);
     // Last: it knows the others by what is registered.
     behaviour::register(&mut suite);

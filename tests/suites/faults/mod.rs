@@ -1,6 +1,7 @@
 //! What must hold while servers are away and processes die: the last good Secret stays, the cause is said, and
 //! everything recovers without a human.
 
+mod cluster;
 mod gate;
 mod many;
 mod outage;
@@ -10,6 +11,7 @@ mod takeover;
 use keyward_tests::harness::Suite;
 
 pub fn register(suite: &mut Suite) {
+    cluster::register(suite);
     outage::register(suite);
     process::register(suite);
     takeover::register(suite);

@@ -1,0 +1,105 @@
+//! The API server goes away and comes back: no Secret is lost, and no value is read over and over meanwhile.
+
+use anyhow::{Result, ensure};
+use keyward_tests::harness::{Case, Suite};
+use keyward_tests::operator::Settings;
+use keyward_tests::rig::kubernetes::Parts;
+use keyward_tests::rig::poll;
+use keyward_tests::rig::vault::Kv;
+use serde_json::json;
+
+use super::many::Many;
+use crate::scene::{SOON, Scene};
+
+/// Objects of each test.
+const OBJECTS: usize = 20;
+
+pub(super) fn register(suite: &mut Suite) {
+    keyward_tests::tests!(
+        suite,
+        an_absence_of_the_api_server_is_waited_out,
+        an_operator_that_cannot_renew_its_lease_ends_and_its_successor_goes_on,
+    );
+}
+
+async fn an_absence_of_the_api_server_is_waited_out(case: Case) -> Result<()> {
+    let kubernetes = case.private_kubernetes(Parts::ApiServer).await?;
+    let scene = Scene::on(&case, &kubernetes, case.vault().await?, Kv::V2).await?;
+    let mut settings = Settings::inside(&scene.namespace);
+    settings.arguments.push("--leader-elect=false".to_owned());
+    let operator = scene.operator_with(&settings).await?;
+    let many = Many::new(&scene, "away", OBJECTS);
+    many.write("first").await?;
+    many.declare("vault", &json!({"refresh": {"interval": "5s"}}))
+        .await?;
+    many.hold("first").await?;
+    many.reason("Synced").await?;
+
+    let mark = scene.vault.audit().mark()?;
+    kubernetes.stop_api_server()?;
+    many.write("second").await?;
+    // Every new value is seen while there is nowhere to write it.
+    poll::until("reads of the new values", SOON, async || {
+        value_reads(&scene, mark).is_ok_and(|reads| reads >= OBJECTS)
+    })
+    .await?;
+    let back = kubernetes.start_api_server().await;
+    ensure!(
+        operator.process().ended()?.is_none(),
+        "the operator ended meanwhile"
+    );
+    back?;
+    many.hold("second").await?;
+    many.reason("Synced").await?;
+    // Once to learn it, and once more at most where the value was wiped before it could be written.
+    let reads = value_reads(&scene, mark)?;
+    ensure!(
+        reads <= 3 * OBJECTS,
+        "{reads} values were read for {OBJECTS} changes"
+    );
+    assert_eq!(operator.get("/readyz").await?, "leading");
+    Ok(())
+}
+
+async fn an_operator_that_cannot_renew_its_lease_ends_and_its_successor_goes_on(case: Case) -> Result<()> {
+    let kubernetes = case.private_kubernetes(Parts::ApiServer).await?;
+    let scene = Scene::on(&case, &kubernetes, case.vault().await?, Kv::V2).await?;
+    let operator = scene.operator().await?;
+    let many = Many::new(&scene, "led", OBJECTS);
+    many.write("first").await?;
+    many.declare("vault", &json!({})).await?;
+    many.hold("first").await?;
+    many.reason("Synced").await?;
+
+    kubernetes.stop_api_server()?;
+    let ended = poll::some("the end of the operator", SOON, async || {
+        operator.process().ended().ok()?
+    })
+    .await?;
+    ensure!(!ended.success(), "it ended as if it had been asked to: {ended}");
+    // Kubernetes would start it again, also before the API server is back.
+    operator.process().start()?;
+    kubernetes.start_api_server().await?;
+    operator.ready().await?;
+    let mark = scene.vault.audit().mark()?;
+    for number in 0..OBJECTS {
+        poll::until("a look at the store", SOON, async || {
+            let state = operator.state(&scene.namespace, &many.object(number)).await;
+            state.is_ok_and(|state| state["lastCheck"].is_string())
+        })
+        .await?;
+    }
+    assert_eq!(value_reads(&scene, mark)?, 0, "what is known is not read again");
+    assert_eq!(many.count_holding("first").await?, OBJECTS);
+    many.write("second").await?;
+    many.refresh().await?;
+    many.hold("second").await
+}
+
+fn value_reads(scene: &Scene<'_>, mark: keyward_tests::rig::Mark) -> Result<usize> {
+    let requests = scene.vault.audit().since(mark)?;
+    Ok(requests
+        .iter()
+        .filter(|request| request.is_value_read(&scene.mount))
+        .count())
+}
