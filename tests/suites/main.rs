@@ -3,6 +3,7 @@
 mod behaviour;
 mod chart;
 mod demo;
+mod endpoints;
 mod faults;
 mod kinds;
 mod rig;
@@ -33,6 +34,7 @@ fn main() -> Result<ExitCode> {
     stores::register(&mut suite);
     faults::register(&mut suite);
     chart::register(&mut suite);
+    endpoints::register(&mut suite);
     silence::register(&mut suite);
     // Last: it knows the others by what is registered.
     behaviour::register(&mut suite);

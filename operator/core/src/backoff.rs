@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::fault::{Class, Fault};
+use crate::reason::Reason;
 
 /// A growing delay between two bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +16,13 @@ pub struct Backoff {
 
 /// The longest wait that is granted to another side that asks for one.
 pub const LONGEST_REQUESTED: Duration = Duration::from_mins(10);
+
+/// For the API server, whose return wakes no object. Refusals are the same: a change of the operator's own rights wakes
+/// nothing either, and an API server that has just started refuses everybody for a moment.
+const CLUSTER: Backoff = Backoff {
+    first: Duration::from_secs(1),
+    longest: Duration::from_secs(15),
+};
 
 impl Backoff {
     /// The delays for a class of failure. What only a change of spec or policy can cure is looked at rarely,
@@ -52,7 +60,11 @@ impl Backoff {
 /// The delay after `fault`, the last of `failures` in a row. What the other side asked for is a lower bound.
 #[must_use]
 pub fn delay_after(fault: &Fault, failures: u32, fraction: f64) -> Duration {
-    let own = Backoff::of(fault.class).delay(failures, fraction);
+    let backoff = match fault.reason {
+        Reason::ClusterUnavailable | Reason::ClusterDenied => CLUSTER,
+        _ => Backoff::of(fault.class),
+    };
+    let own = backoff.delay(failures, fraction);
     match fault.retry_after {
         Some(asked) => own.max(asked.min(LONGEST_REQUESTED)),
         None => own,
@@ -62,7 +74,6 @@ pub fn delay_after(fault: &Fault, failures: u32, fraction: f64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reason::Reason;
     use proptest::prelude::*;
 
     const ALL: [Class; 8] = [
@@ -85,6 +96,19 @@ mod tests {
         assert_eq!(delay_after(&fault(30), 1, 0.0), Duration::from_secs(30));
         assert_eq!(delay_after(&fault(0), 1, 0.0), Duration::from_secs(1));
         assert_eq!(delay_after(&fault(86_400), 1, 0.0), LONGEST_REQUESTED);
+    }
+
+    #[test]
+    fn the_api_server_is_tried_again_soon() {
+        for (class, reason, longest) in [
+            (Class::Transient, Reason::ClusterUnavailable, 15),
+            (Class::Denied, Reason::ClusterDenied, 15),
+            (Class::Transient, Reason::StoreUnavailable, 60),
+            (Class::Denied, Reason::RemoteDenied, 600),
+        ] {
+            let fault = Fault::new(class, reason, "x");
+            assert_eq!(delay_after(&fault, 20, 1.0), Duration::from_secs(longest));
+        }
     }
 
     #[test]

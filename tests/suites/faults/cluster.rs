@@ -1,5 +1,7 @@
 //! The API server goes away and comes back: no Secret is lost, and no value is read over and over meanwhile.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use keyward_tests::harness::{Case, Suite};
 use keyward_tests::operator::Settings;
@@ -13,6 +15,9 @@ use crate::scene::{SOON, Scene};
 
 /// Objects of each test.
 const OBJECTS: usize = 20;
+
+/// The longest back-off from the API server, and some time to work.
+const RECOVERED_WITHIN: Duration = Duration::from_mins(1);
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::tests!(
@@ -49,7 +54,12 @@ async fn an_absence_of_the_api_server_is_waited_out(case: Case) -> Result<()> {
         "the operator ended meanwhile"
     );
     back?;
-    many.hold("second").await?;
+    poll::until("all to hold the new value", RECOVERED_WITHIN, async || {
+        many.count_holding("second")
+            .await
+            .is_ok_and(|count| count == OBJECTS)
+    })
+    .await?;
     many.reason("Synced").await?;
     // Once to learn it, and once more at most where the value was wiped before it could be written.
     let reads = value_reads(&scene, mark)?;
