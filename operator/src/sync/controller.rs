@@ -533,7 +533,11 @@ fn describe(state: &State, status: &SyncedSecretStatus) -> (Option<bool>, Reason
             (
                 Some(true),
                 Reason::Synced,
-                format!("{keys} keys are as the stores hold them"),
+                if keys == 1 {
+                    "1 key is as the store holds it".into()
+                } else {
+                    format!("{keys} keys are as the stores hold them")
+                },
             )
         }
     }

@@ -71,7 +71,7 @@ fn show(keep: bool) -> Result<ExitCode> {
 async fn play(run: &Run, keep: bool) -> Result<()> {
     let began = Instant::now();
     let screen = Screen::stdout();
-    let (stage, summary) = demo::play(screen, run).await?;
+    let (stage, summary) = demo::play(screen, run, keep).await?;
     if keep {
         run.detach()?;
     }

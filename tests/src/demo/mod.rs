@@ -28,9 +28,10 @@ use crate::rig::{fleet, poll};
 /// What was shown: the name of each step and what came of it.
 pub type Summary = Vec<(&'static str, String)>;
 
-/// Sets the stage and shows every step on it. Ends at the first that does not come true.
-pub async fn play(screen: Screen, run: &Run) -> Result<(Stage, Summary)> {
-    let stage = Stage::set(screen, run).boxed().await?;
+/// Sets the stage and shows every step on it. Ends at the first that does not come true. `lasting` says that the
+/// stage will be left running.
+pub async fn play(screen: Screen, run: &Run, lasting: bool) -> Result<(Stage, Summary)> {
+    let stage = Stage::set(screen, run, lasting).boxed().await?;
     let mut summary = Summary::new();
     for (number, step) in steps::ALL.iter().enumerate() {
         screen.heading(&format!("{}. {}", number + 1, step.name));

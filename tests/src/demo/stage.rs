@@ -45,8 +45,8 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Starts and seeds everything, saying what it does.
-    pub(super) async fn set(screen: Screen, run: &Run) -> Result<Self> {
+    /// Starts and seeds everything, saying what it does. `lasting` says that it will be left running.
+    pub(super) async fn set(screen: Screen, run: &Run, lasting: bool) -> Result<Self> {
         let began = Instant::now();
         screen.heading("Setting the stage");
         screen.say("The first run on a machine builds the servers; later runs take them from the cache.");
@@ -70,7 +70,9 @@ impl Stage {
         );
 
         let before_operator = fleet.vault.audit().mark()?;
-        let (operator, took) = screen.during("operator", start_operator(run, &fleet)).await?;
+        let (operator, took) = screen
+            .during("operator", start_operator(run, &fleet, lasting))
+            .await?;
         screen.done_after(
             "Keyward runs as a process of its own, with the chart's rights and no others",
             took,
@@ -197,13 +199,15 @@ fn chart_kinds() -> Result<Vec<CustomResourceDefinition>> {
         .collect()
 }
 
-async fn start_operator(run: &Run, fleet: &Fleet) -> Result<Operator> {
+async fn start_operator(run: &Run, fleet: &Fleet, lasting: bool) -> Result<Operator> {
+    // Everything that anything logs fills a disk where it is left running.
+    let log = if lasting { "info,keyward=trace" } else { "trace" };
     fleet.kubernetes.create_namespace(HOME).await?;
     let settings = Settings {
         home: HOME.to_owned(),
         scope: None,
         arguments: vec!["--allow-loopback-stores".to_owned()],
-        log: "info,keyward=trace".to_owned(),
+        log: log.to_owned(),
     };
     Operator::start(run, &fleet.kubernetes, "keyward", &settings).await
 }

@@ -11,8 +11,8 @@ use crate::demo::stage::Stage;
 
 pub(super) const NO_VALUE_IS_ANYWHERE_ELSE: Step = Step {
     name: "No value is anywhere else",
-    says: "Keyward logged everything that it can log. Passwords, keys and certificates are looked for in its log, in\n\
-           events, in statuses and in metrics, as text and as base64.",
+    says: "Passwords, keys and certificates are looked for in Keyward's log at trace level, in events, in statuses and in\n\
+           metrics, as text and as base64.",
     within: WITHIN,
     show: |stage| show(stage).boxed(),
 };

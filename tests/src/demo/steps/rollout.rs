@@ -51,7 +51,7 @@ async fn show(stage: &Stage) -> Result<Shown> {
         .await?;
     Ok(Shown {
         headline: format!(
-            "restarted once, {progress} ready: {} for the new password, {} for the rollout",
+            "restarted once, {progress} consumers ready: {} for the new password, {} for the rollout",
             seconds(arrived),
             seconds(rolled)
         ),
