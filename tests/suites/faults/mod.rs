@@ -2,6 +2,7 @@
 //! everything recovers without a human.
 
 mod cluster;
+mod denied;
 mod gate;
 mod many;
 mod outage;
@@ -12,6 +13,7 @@ use keyward_tests::harness::Suite;
 
 pub fn register(suite: &mut Suite) {
     cluster::register(suite);
+    denied::register(suite);
     outage::register(suite);
     process::register(suite);
     takeover::register(suite);
