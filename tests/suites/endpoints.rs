@@ -42,13 +42,13 @@ async fn the_endpoint_answers_as_the_reference_says(case: Case) -> Result<()> {
         "at the latest after one interval: {db}"
     );
     ensure!(db["failingSince"].is_null(), "{db}");
-    let lost = operator.state(&scene.namespace, "lost").await?;
+    let absent = operator.state(&scene.namespace, "lost").await?;
     assert_eq!(
-        (&lost["ready"], &lost["reason"]),
+        (&absent["ready"], &absent["reason"]),
         (&json!(false), &json!("RemoteNotFound"))
     );
-    instant(&lost["failingSince"])?;
-    instant(&lost["nextRefresh"])?;
+    instant(&absent["failingSince"])?;
+    instant(&absent["nextRefresh"])?;
     ensure!(
         operator.state(&scene.namespace, "nobody").await.is_err(),
         "there is no such object"

@@ -5,6 +5,7 @@ mod cluster;
 mod denied;
 mod gate;
 mod many;
+mod openstack;
 mod outage;
 mod process;
 mod takeover;
@@ -14,6 +15,7 @@ use keyward_tests::harness::Suite;
 pub fn register(suite: &mut Suite) {
     cluster::register(suite);
     denied::register(suite);
+    openstack::register(suite);
     outage::register(suite);
     process::register(suite);
     takeover::register(suite);

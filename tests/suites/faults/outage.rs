@@ -44,6 +44,7 @@ async fn a_sealed_store_keeps_fifty_secrets_and_gives_them_back(case: Case) -> R
     vault.seal().await?;
     many.refresh().await?;
     many.reason("StoreSealed").await?;
+    scene.event(&many.object(0), "StoreSealed").await?;
     scene.store_reason("vault", "StoreSealed").await?;
     assert_eq!(
         many.count_holding("first").await?,
@@ -94,6 +95,7 @@ async fn a_stopped_store_is_asked_ever_more_slowly_however_many_wait(case: Case)
     let attempts = Attempts::count_at(address).await?;
     many.refresh().await?;
     many.reason("StoreUnavailable").await?;
+    scene.event(&many.object(0), "StoreUnavailable").await?;
     let (from, counted) = (Instant::now(), attempts.so_far());
     poll::until(
         "more attempts at the dead store",
