@@ -299,8 +299,13 @@ impl<'a> Scene<'a> {
         }))
     }
 
-    /// Waits until a Secret holds exactly these texts.
+    /// Waits until the Secret that is called as its `SyncedSecret` holds exactly these texts.
     pub async fn holds(&self, name: &str, wanted: &[(&str, &str)]) -> Result<()> {
+        self.holds_in(name, name, wanted).await
+    }
+
+    /// Waits until the Secret `name` of a `SyncedSecret` holds exactly these texts.
+    pub async fn holds_in(&self, object: &str, name: &str, wanted: &[(&str, &str)]) -> Result<()> {
         let wanted: BTreeMap<String, Vec<u8>> = wanted
             .iter()
             .map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec()))
@@ -318,7 +323,7 @@ impl<'a> Scene<'a> {
                 .map(|values| values.into_keys().collect::<Vec<_>>());
             let status = self
                 .api::<SyncedSecret>()
-                .get_opt(name)
+                .get_opt(object)
                 .await?
                 .and_then(|object| object.status);
             bail!(
@@ -408,6 +413,17 @@ impl<'a> Scene<'a> {
         poll::until(&format!("another look for {name}"), SOON, || async {
             let now = operator.state(&self.namespace, name).await;
             now.is_ok_and(|state| !state["lastCheck"].is_null() && state["lastCheck"] != before)
+        })
+        .await
+    }
+
+    /// Waits until the operator has tried an object once more than it has by now, with or without success: it has
+    /// set another time for the next look.
+    pub async fn looked_or_failed_again(&self, operator: &Operator, name: &str) -> Result<()> {
+        let before = operator.state(&self.namespace, name).await?["nextRefresh"].take();
+        poll::until(&format!("another attempt for {name}"), SOON, || async {
+            let now = operator.state(&self.namespace, name).await;
+            now.is_ok_and(|state| !state["nextRefresh"].is_null() && state["nextRefresh"] != before)
         })
         .await
     }

@@ -222,7 +222,7 @@ impl SyncController {
             state,
             looked,
             next_look,
-            written,
+            deed,
             new_lineage,
         } = done;
         if let Some(before) = object.status.as_ref().and_then(|status| status.secret.as_ref())
@@ -243,11 +243,13 @@ impl SyncController {
             request_id: None,
             generation,
         };
-        conditions::set(&mut status.conditions, &wanted, now);
+        let news = conditions::set(&mut status.conditions, &wanted, now);
         self.warn_of_expiry(key, &uid, &mut status, generation, now);
         let rolling = self.roll_out(key, object, &mut status, &state).await?;
         self.write_status(key, object, &uid, &status).await?;
-        let deed = written.as_ref().map_or(Deed::Nothing, |written| written.deed);
+        if news && matches!(state, State::Removed(_)) {
+            self.publish(key, &uid, EventKind::Warning, Reason::SecretRemoved, &message);
+        }
         self.tell(key, object, &uid, deed, &message, new_lineage.as_deref());
         self.index.remember(key, &uid, |memory| {
             if looked {
@@ -265,7 +267,7 @@ impl SyncController {
                 ));
             }
         });
-        if memory.failures > 0 && deed == Deed::Nothing {
+        if memory.failures > 0 && deed == Deed::Nothing && state == State::Synced {
             self.publish(key, &uid, EventKind::Normal, Reason::Synced, "works again");
         }
         // A rollout that moves is reported by the watch; the look-again is a safety net.
@@ -435,8 +437,10 @@ impl SyncController {
         for secret in self.writer.secrets.owned() {
             let owner = self.writer.secrets.get(&secret).and_then(|entry| entry.owner);
             let ours = secret.namespace == key.namespace && owner.is_some_and(|owner| *owner == *key.name);
-            if ours && kept.as_ref() != Some(&secret) {
-                self.writer.release(key, &secret).await?;
+            if ours
+                && kept.as_ref() != Some(&secret)
+                && self.writer.release(key, &secret).await? == Deed::Released
+            {
                 self.metrics.secret_written(SecretWrite::Release);
             }
         }
@@ -460,6 +464,7 @@ impl SyncController {
             Deed::Nothing => {}
             // The first sync is told by the status alone: an event would be one more write for each object.
             Deed::Created => self.metrics.secret_written(SecretWrite::Create),
+            Deed::Released => self.metrics.secret_written(SecretWrite::Release),
             Deed::Updated => {
                 self.metrics.secret_written(SecretWrite::Update);
                 if had_one {

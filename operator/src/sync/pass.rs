@@ -21,7 +21,7 @@ use super::index::Memory;
 use super::plan::{self, Plan};
 use super::reader::{Look, Reader, SharedReading, WAVE_AGE};
 use super::render::{self, Rendered};
-use super::write::{SecretState, Writer, Written};
+use super::write::{Deed, SecretState, Writer};
 use crate::cluster::ObjectKey;
 use crate::store::StoreRegistry;
 use crate::stores::{Outcome, Probe, ReadOutcome, Reading};
@@ -56,8 +56,8 @@ pub(super) struct Done {
     pub looked: bool,
     /// When to look again; `None` where nothing is due.
     pub next_look: Option<Duration>,
-    /// What became of the Secret.
-    pub written: Option<Written>,
+    /// What was done to the Secret.
+    pub deed: Deed,
     /// Whether a new lineage was taken.
     pub new_lineage: Option<String>,
 }
@@ -178,7 +178,8 @@ impl Pass<'_> {
         }
         let new_lineage = self.check_versions(&old, &values)?;
         if values.is_empty() && spec.mode == Mode::Sync {
-            self.writer
+            let deed = self
+                .writer
                 .release_examined(self.key, &plan.target, secret)
                 .await?;
             let status = SyncedSecretStatus {
@@ -186,7 +187,10 @@ impl Pass<'_> {
                 versions: Vec::new(),
                 ..self.acknowledge(old)
             };
-            return Ok(done(status, state, true, None));
+            return Ok(Done {
+                deed,
+                ..done(status, state, true, None)
+            });
         }
         let rendered = render::render(plan, &spec.target.type_, &values, self.fingerprints)?;
         let versions = accepted_versions(&values);
@@ -218,7 +222,7 @@ impl Pass<'_> {
             },
         });
         Ok(Done {
-            written: Some(written),
+            deed: written.deed,
             new_lineage,
             ..done(status, state, true, None)
         })
@@ -416,7 +420,7 @@ fn done(status: SyncedSecretStatus, state: State, looked: bool, next_look: Optio
         state,
         looked,
         next_look,
-        written: None,
+        deed: Deed::Nothing,
         new_lineage: None,
     }
 }

@@ -68,6 +68,8 @@ pub(super) enum Deed {
     Updated,
     /// The same value was written again over a change by somebody else.
     Repaired,
+    /// What was ours in it was given up.
+    Released,
 }
 
 impl Writer {
@@ -243,13 +245,13 @@ impl Writer {
     }
 
     /// Gives up what `object` has in a Secret: the Secret itself where it holds nothing else.
-    pub(super) async fn release(&self, object: &ObjectKey, target: &ObjectKey) -> Outcome<()> {
+    pub(super) async fn release(&self, object: &ObjectKey, target: &ObjectKey) -> Outcome<Deed> {
         if self.secrets.get(target).is_none() {
-            return Ok(());
+            return Ok(Deed::Nothing);
         }
         match self.reader.secret(target).await? {
             Some(existing) => self.give_up(object, target, &existing).await,
-            None => Ok(()),
+            None => Ok(Deed::Nothing),
         }
     }
 
@@ -259,9 +261,9 @@ impl Writer {
         object: &ObjectKey,
         target: &ObjectKey,
         secret: SecretState,
-    ) -> Outcome<()> {
+    ) -> Outcome<Deed> {
         let existing = match secret {
-            SecretState::Missing => return Ok(()),
+            SecretState::Missing => return Ok(Deed::Nothing),
             SecretState::Drifted(existing) | SecretState::Foreign(existing) => existing,
             SecretState::Intact {
                 uid,
@@ -276,15 +278,15 @@ impl Writer {
         object: &ObjectKey,
         target: &ObjectKey,
         existing: &ExistingSecret,
-    ) -> Outcome<()> {
+    ) -> Outcome<Deed> {
         match ownership::removal(&existing.ownership(), &object.name, FIELD_MANAGER) {
-            Removal::Nothing => Ok(()),
+            Removal::Nothing => Ok(Deed::Nothing),
             Removal::Secret => {
                 self.applier
                     .delete(target, &existing.uid, &existing.resource_version)
                     .await?;
                 self.secrets.deleted(target, &existing.uid);
-                Ok(())
+                Ok(Deed::Released)
             }
             Removal::Keys => {
                 let kept_type = existing.labelled.then_some(existing.secret_type.as_str());
@@ -300,7 +302,7 @@ impl Writer {
                         owner: None,
                     },
                 );
-                Ok(())
+                Ok(Deed::Released)
             }
         }
     }

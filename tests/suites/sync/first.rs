@@ -7,6 +7,7 @@ use keyward_tests::rig::kubernetes::ApiRequest;
 use keyward_tests::rig::vault::{Kv, StoreRequest};
 use serde_json::{Value, json};
 
+use super::{often, path};
 use crate::scene::Scene;
 
 pub(super) fn register(suite: &mut Suite) {
@@ -42,7 +43,7 @@ async fn a_change_arrives(case: Case) -> Result<()> {
     let scene = Scene::new(&case, Kv::V2).await?;
     scene.write("apps/db", &json!({"password": "first"})).await?;
     let operator = scene.operator().await?;
-    scene.synced("db", &often("apps/db")).await?;
+    scene.synced("db", &often(&[path("apps/db")])).await?;
     scene.holds("db", &[("password", "first")]).await?;
     scene.ready("db").await?;
 
@@ -77,7 +78,7 @@ async fn a_first_sync_is_two_writes_and_no_read(case: Case) -> Result<()> {
         scene.vault.audit().mark()?,
         scene.kubernetes.audit().mark().await?,
     );
-    scene.synced("db", &often("apps/db")).await?;
+    scene.synced("db", &often(&[path("apps/db")])).await?;
     scene.ready("db").await?;
     // A late write would show by the time of the next look.
     scene.looked_again(&operator, "db").await?;
@@ -100,7 +101,7 @@ async fn an_unchanged_refresh_costs_one_metadata_read_and_nothing_else(case: Cas
     let scene = Scene::new(&case, Kv::V2).await?;
     scene.write("apps/db", &json!({"password": "same"})).await?;
     let operator = scene.operator().await?;
-    scene.synced("db", &often("apps/db")).await?;
+    scene.synced("db", &often(&[path("apps/db")])).await?;
     scene.ready("db").await?;
 
     let (store, cluster) = (
@@ -135,7 +136,7 @@ async fn objects_created_at_different_times_share_a_refresh(case: Case) -> Resul
     let operator = scene.operator().await?;
     let names = ["first", "second", "third", "fourth"];
     for name in names {
-        scene.synced(name, &often("apps/db")).await?;
+        scene.synced(name, &often(&[path("apps/db")])).await?;
         scene.ready(name).await?;
     }
     scene.looked_again(&operator, "first").await?;
@@ -204,7 +205,7 @@ async fn a_refresh_of_kv_version_1_reads_the_value_once_for_everybody(case: Case
     scene.write("apps/db", &json!({"password": "same"})).await?;
     let operator = scene.operator().await?;
     for name in ["first", "second"] {
-        scene.synced(name, &often("apps/db")).await?;
+        scene.synced(name, &often(&[path("apps/db")])).await?;
         scene.ready(name).await?;
     }
     let (store, cluster) = (
@@ -230,14 +231,6 @@ async fn a_refresh_of_kv_version_1_reads_the_value_once_for_everybody(case: Case
     scene.write("apps/db", &json!({"password": "new"})).await?;
     scene.holds("first", &[("password", "new")]).await?;
     scene.holds("second", &[("password", "new")]).await
-}
-
-/// One path, looked at as often as is allowed.
-fn often(path: &str) -> Value {
-    json!({
-        "sources": [{"storeRef": {"name": "vault"}, "path": path}],
-        "refresh": {"interval": "5s"},
-    })
 }
 
 fn count(requests: &[ApiRequest], verb: &str, resource: &str) -> usize {

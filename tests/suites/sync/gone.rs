@@ -1,0 +1,241 @@
+//! What a store no longer has: the last value stays unless the store itself says deleted or destroyed *and* the
+//! object asks for a removal. Whatever was kept or removed comes back by itself with the value.
+
+use anyhow::{Result, ensure};
+use keyward_tests::harness::{Case, Suite};
+use keyward_tests::operator::Operator;
+use keyward_tests::rig::poll;
+use keyward_tests::rig::vault::Kv;
+use serde_json::{Value, json};
+
+use super::{often, often_with, path};
+use crate::scene::{SOON, Scene};
+
+const FIRST: [(&str, &str); 1] = [("password", "first")];
+
+pub(super) fn register(suite: &mut Suite) {
+    keyward_tests::vault_tests!(
+        suite,
+        a_soft_deleted_value_is_kept_and_its_restoration_is_noticed,
+        a_destroyed_value_is_kept_until_a_new_one_is_written,
+        removed_metadata_removes_nothing_whatever_the_policy,
+        a_path_missing_from_kv_version_1_removes_nothing_whatever_the_policy,
+        remove_keys_takes_the_keys_of_the_deleted_source_alone,
+        delete_secret_deletes_it_and_brings_it_back,
+        one_source_that_is_kept_keeps_the_whole_secret,
+        a_path_that_never_was_is_told_and_arrives_later,
+    );
+}
+
+async fn a_soft_deleted_value_is_kept_and_its_restoration_is_noticed(case: Case) -> Result<()> {
+    let (scene, operator) = synced(&case, Kv::V2, &json!({})).await?;
+    scene.vault.api().delete_secret(&scene.mount, "apps/db").await?;
+    scene
+        .told(
+            &operator,
+            "db",
+            "RemoteDeleted",
+            "path `apps/db` is deleted in the store; restore it, or set `whenGone.deleted`; the last value is kept",
+        )
+        .await?;
+    scene.holds("db", &FIRST).await?;
+    scene
+        .vault
+        .api()
+        .undelete_secret(&scene.mount, "apps/db", &[1])
+        .await?;
+    scene.ready("db").await?;
+    scene.event("db", "Synced").await?;
+    scene.holds("db", &FIRST).await
+}
+
+async fn a_destroyed_value_is_kept_until_a_new_one_is_written(case: Case) -> Result<()> {
+    let (scene, operator) = synced(&case, Kv::V2, &json!({})).await?;
+    scene
+        .vault
+        .api()
+        .destroy_secret(&scene.mount, "apps/db", &[1])
+        .await?;
+    scene
+        .told(
+            &operator,
+            "db",
+            "RemoteDestroyed",
+            "path `apps/db` is destroyed in the store",
+        )
+        .await?;
+    scene.holds("db", &FIRST).await?;
+    scene.write("apps/db", &json!({"password": "second"})).await?;
+    scene.holds("db", &[("password", "second")]).await?;
+    scene.ready("db").await.map(drop)
+}
+
+async fn removed_metadata_removes_nothing_whatever_the_policy(case: Case) -> Result<()> {
+    let (scene, operator) = synced(&case, Kv::V2, &strictest()).await?;
+    scene.vault.api().delete_metadata(&scene.mount, "apps/db").await?;
+    scene
+        .told(&operator, "db", "RemoteNotFound", "path `apps/db` is not there")
+        .await?;
+    scene.holds("db", &FIRST).await?;
+    scene.write("apps/db", &json!({"password": "anew"})).await?;
+    scene.holds("db", &[("password", "anew")]).await?;
+    scene.event("db", "NewLineage").await.map(drop)
+}
+
+async fn a_path_missing_from_kv_version_1_removes_nothing_whatever_the_policy(case: Case) -> Result<()> {
+    let (scene, operator) = synced(&case, Kv::V1, &strictest()).await?;
+    scene
+        .vault
+        .api()
+        .delete(&format!("{}/apps/db", scene.mount))
+        .await?;
+    scene
+        .told(&operator, "db", "RemoteNotFound", "path `apps/db` is not there")
+        .await?;
+    scene.holds("db", &FIRST).await?;
+    scene.write("apps/db", &json!({"password": "anew"})).await?;
+    scene.holds("db", &[("password", "anew")]).await
+}
+
+async fn remove_keys_takes_the_keys_of_the_deleted_source_alone(case: Case) -> Result<()> {
+    let scene = Scene::new(&case, Kv::V2).await?;
+    scene.write("apps/db", &json!({"password": "first"})).await?;
+    scene.write("apps/cache", &json!({"token": "t"})).await?;
+    let operator = scene.operator().await?;
+    let spec = often_with(
+        &[path("apps/db"), path("apps/cache")],
+        &json!({"whenGone": {"deleted": "RemoveKeys"}}),
+    );
+    scene.synced("both", &spec).await?;
+    let all = [("password", "first"), ("token", "t")];
+    scene.holds("both", &all).await?;
+    scene
+        .vault
+        .api()
+        .delete_secret(&scene.mount, "apps/cache")
+        .await?;
+    scene.holds("both", &FIRST).await?;
+    removed(&scene, "both", "path `apps/cache` is deleted in the store").await?;
+    // The other source is followed all the same.
+    scene.write("apps/db", &json!({"password": "second"})).await?;
+    scene.holds("both", &[("password", "second")]).await?;
+    scene
+        .vault
+        .api()
+        .undelete_secret(&scene.mount, "apps/cache", &[1])
+        .await?;
+    scene
+        .holds("both", &[("password", "second"), ("token", "t")])
+        .await?;
+    scene.ready("both").await?;
+    ensure!(
+        operator
+            .metric("keyward_secret_writes_total", "operation=\"Update\"")
+            .await?
+            >= 3.0,
+        "each of the three changes is counted"
+    );
+    Ok(())
+}
+
+async fn delete_secret_deletes_it_and_brings_it_back(case: Case) -> Result<()> {
+    let policy = json!({"whenGone": {"deleted": "DeleteSecret"}});
+    let (scene, operator) = synced(&case, Kv::V2, &policy).await?;
+    scene.vault.api().delete_secret(&scene.mount, "apps/db").await?;
+    poll::until("the Secret to be gone", SOON, || async {
+        matches!(scene.values("db").await, Ok(None))
+    })
+    .await?;
+    removed(&scene, "db", "path `apps/db` is deleted in the store").await?;
+    ensure!(
+        operator
+            .metric("keyward_secret_writes_total", "operation=\"Release\"")
+            .await?
+            >= 1.0,
+        "the removal is counted"
+    );
+    scene
+        .vault
+        .api()
+        .undelete_secret(&scene.mount, "apps/db", &[1])
+        .await?;
+    scene.holds("db", &FIRST).await?;
+    scene.ready("db").await.map(drop)
+}
+
+async fn one_source_that_is_kept_keeps_the_whole_secret(case: Case) -> Result<()> {
+    let scene = Scene::new(&case, Kv::V2).await?;
+    scene.write("apps/db", &json!({"password": "first"})).await?;
+    scene.write("apps/cache", &json!({"token": "t"})).await?;
+    let operator = scene.operator().await?;
+    let spec = often_with(
+        &[path("apps/db"), path("apps/cache")],
+        &json!({"whenGone": {"deleted": "DeleteSecret"}}),
+    );
+    scene.synced("both", &spec).await?;
+    let all = [("password", "first"), ("token", "t")];
+    scene.holds("both", &all).await?;
+    scene
+        .vault
+        .api()
+        .destroy_secret(&scene.mount, "apps/db", &[1])
+        .await?;
+    scene
+        .told(&operator, "both", "RemoteDestroyed", "apps/db")
+        .await?;
+    scene
+        .vault
+        .api()
+        .delete_secret(&scene.mount, "apps/cache")
+        .await?;
+    scene.refresh("both").await?;
+    scene.looked_or_failed_again(&operator, "both").await?;
+    scene.holds("both", &all).await
+}
+
+async fn a_path_that_never_was_is_told_and_arrives_later(case: Case) -> Result<()> {
+    let scene = Scene::new(&case, Kv::V2).await?;
+    let operator = scene.operator().await?;
+    scene.synced("later", &often(&[path("apps/later")])).await?;
+    scene
+        .told(
+            &operator,
+            "later",
+            "RemoteNotFound",
+            "path `apps/later` is not there; check the name and the policy",
+        )
+        .await?;
+    ensure!(
+        scene.values("later").await?.is_none(),
+        "a Secret was made of nothing"
+    );
+    scene.write("apps/later", &json!({"password": "first"})).await?;
+    scene.holds("later", &FIRST).await
+}
+
+/// A scene whose object `db` holds [`FIRST`].
+async fn synced<'a>(case: &'a Case, kv: Kv, more: &Value) -> Result<(Scene<'a>, Operator)> {
+    let scene = Scene::new(case, kv).await?;
+    scene.write("apps/db", &json!({"password": "first"})).await?;
+    let operator = scene.operator().await?;
+    scene.synced("db", &often_with(&[path("apps/db")], more)).await?;
+    scene.holds("db", &FIRST).await?;
+    scene.ready("db").await?;
+    Ok((scene, operator))
+}
+
+/// The policies that remove whatever may be removed.
+fn strictest() -> Value {
+    json!({"whenGone": {"deleted": "DeleteSecret", "destroyed": "DeleteSecret"}})
+}
+
+/// Waits until a removal is told by the condition and by an event.
+async fn removed(scene: &Scene<'_>, name: &str, words: &str) -> Result<()> {
+    let object = scene.reason(name, "SecretRemoved").await?;
+    let message = crate::scene::message_of(&object)?;
+    ensure!(
+        message.contains(words) && message.contains("its keys were removed as asked"),
+        "the condition says: {message}"
+    );
+    scene.event(name, "SecretRemoved").await.map(drop)
+}

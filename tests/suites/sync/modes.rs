@@ -1,0 +1,191 @@
+//! When nothing is written on purpose: observing, suspended, once; and when something is asked for now.
+
+use anyhow::{Result, ensure};
+use k8s_openapi::api::core::v1::Secret;
+use keyward_crds::REFRESH_ANNOTATION;
+use keyward_tests::harness::{Case, Suite};
+use keyward_tests::rig::vault::Kv;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+
+use super::{often_with, path};
+use crate::scene::{Scene, message_of, ready_of};
+
+pub(super) fn register(suite: &mut Suite) {
+    keyward_tests::tests!(
+        suite,
+        observe_tells_what_would_change_and_writes_nothing,
+        suspend_leaves_everything_until_it_is_lifted,
+        once_stops_after_the_first_success_of_each_spec,
+        a_refresh_request_is_carried_out_once,
+    );
+}
+
+async fn observe_tells_what_would_change_and_writes_nothing(case: Case) -> Result<()> {
+    let scene = Scene::new(&case, Kv::V2).await?;
+    scene.write("apps/db", &json!({"password": "first"})).await?;
+    let operator = scene.operator().await?;
+    let cluster = scene.kubernetes.audit().mark().await?;
+    let observing = often_with(&[path("apps/db")], &json!({"mode": "Observe"}));
+    scene.synced("db", &observing).await?;
+    let object = scene.reason("db", "Observed").await?;
+    ensure!(
+        message_of(&object)?.contains("would be created with 1 keys"),
+        "the condition says: {}",
+        message_of(&object)?
+    );
+    scene.looked_again(&operator, "db").await?;
+    let written = scene.asked_of_kubernetes(cluster).await?;
+    ensure!(
+        !written.iter().any(|request| request.resource == "secrets"),
+        "an observer touched a Secret: {written:?}"
+    );
+
+    scene
+        .synced("db", &often_with(&[path("apps/db")], &json!({})))
+        .await?;
+    scene.holds("db", &[("password", "first")]).await?;
+    scene.ready("db").await?;
+    scene.synced("db", &observing).await?;
+    scene
+        .until("db", "observed as it is", |object| {
+            message_of(object).is_ok_and(|message| message == "the Secret is as it would be written")
+        })
+        .await?;
+    scene.write("apps/db", &json!({"password": "second"})).await?;
+    scene
+        .until("db", "observed with other values", |object| {
+            message_of(object).is_ok_and(|message| message.contains("would be written with other values"))
+        })
+        .await?;
+    // It is still told, and still not written, by the look after.
+    scene.looked_again(&operator, "db").await?;
+    scene.reason("db", "Observed").await?;
+    scene.holds("db", &[("password", "first")]).await?;
+    scene
+        .synced("db", &often_with(&[path("apps/db")], &json!({})))
+        .await?;
+    scene.holds("db", &[("password", "second")]).await
+}
+
+async fn suspend_leaves_everything_until_it_is_lifted(case: Case) -> Result<()> {
+    let scene = Scene::new(&case, Kv::V2).await?;
+    scene.write("apps/db", &json!({"password": "first"})).await?;
+    let operator = scene.operator().await?;
+    scene
+        .synced("db", &often_with(&[path("apps/db")], &json!({})))
+        .await?;
+    scene
+        .synced("other", &often_with(&[path("apps/db")], &json!({})))
+        .await?;
+    scene.holds("db", &[("password", "first")]).await?;
+    scene.ready("other").await?;
+    scene
+        .synced("db", &often_with(&[path("apps/db")], &json!({"suspend": true})))
+        .await?;
+    let object = scene.reason("db", "Suspended").await?;
+    let ready = object
+        .status
+        .as_ref()
+        .and_then(|status| ready_of(&status.conditions));
+    ensure!(
+        ready.is_some_and(|ready| ready.status == "Unknown"),
+        "suspended is not ready"
+    );
+    edit(&scene, "db", "by hand").await?;
+    scene.write("apps/db", &json!({"password": "second"})).await?;
+    scene.holds("other", &[("password", "second")]).await?;
+    scene.looked_again(&operator, "other").await?;
+    scene.holds("db", &[("password", "by hand")]).await?;
+    scene
+        .synced("db", &often_with(&[path("apps/db")], &json!({})))
+        .await?;
+    scene.holds("db", &[("password", "second")]).await
+}
+
+async fn once_stops_after_the_first_success_of_each_spec(case: Case) -> Result<()> {
+    let scene = Scene::new(&case, Kv::V2).await?;
+    let operator = scene.operator().await?;
+    let once = json!({"refresh": {"policy": "Once", "interval": "5s"}});
+    scene.synced("db", &often_with(&[path("apps/db")], &once)).await?;
+    scene
+        .told(&operator, "db", "RemoteNotFound", "path `apps/db` is not there")
+        .await?;
+    // It has not succeeded yet, so it goes on.
+    scene.write("apps/db", &json!({"password": "first"})).await?;
+    scene.holds("db", &[("password", "first")]).await?;
+    scene.ready("db").await?;
+    scene.write("apps/db", &json!({"password": "second"})).await?;
+    scene
+        .synced("other", &often_with(&[path("apps/db")], &json!({})))
+        .await?;
+    scene.holds("other", &[("password", "second")]).await?;
+    scene.looked_again(&operator, "other").await?;
+    scene.holds("db", &[("password", "first")]).await?;
+
+    scene.refresh("db").await?;
+    scene.holds("db", &[("password", "second")]).await?;
+    scene.write("apps/db", &json!({"password": "third"})).await?;
+    let edited = json!({"refresh": {"policy": "Once", "interval": "6s"}});
+    scene
+        .synced("db", &often_with(&[path("apps/db")], &edited))
+        .await?;
+    scene.holds("db", &[("password", "third")]).await
+}
+
+async fn a_refresh_request_is_carried_out_once(case: Case) -> Result<()> {
+    let scene = Scene::new(&case, Kv::V2).await?;
+    scene.write("apps/db", &json!({"password": "first"})).await?;
+    let operator = scene.operator().await?;
+    // Only a request can bring a change within the hour.
+    scene.synced_path("db", "apps/db").await?;
+    scene.holds("db", &[("password", "first")]).await?;
+    scene.ready("db").await?;
+    let store = scene.vault.audit().mark()?;
+    scene.write("apps/db", &json!({"password": "second"})).await?;
+    scene.annotate("db", REFRESH_ANNOTATION, "request-1").await?;
+    scene.holds("db", &[("password", "second")]).await?;
+    let handled = |id: &'static str| {
+        move |object: &keyward_crds::SyncedSecret| {
+            let status = object.status.as_ref();
+            status.is_some_and(|status| status.handled_refresh.as_deref() == Some(id))
+        }
+    };
+    scene.until("db", "refreshed", handled("request-1")).await?;
+    let asked = scene.asked_of_vault(store)?.len();
+
+    // The same id again, with another annotation that wakes the object, asks for nothing.
+    scene.annotate("db", "example.com/note", "unrelated").await?;
+    scene.annotate("db", REFRESH_ANNOTATION, "request-1").await?;
+    scene
+        .synced("other", &often_with(&[path("apps/none")], &json!({})))
+        .await?;
+    scene
+        .told(&operator, "other", "RemoteNotFound", "path `apps/none`")
+        .await?;
+    let again: Vec<_> = scene
+        .asked_of_vault(store)?
+        .into_iter()
+        .filter(|request| request.path.ends_with("apps/db"))
+        .collect();
+    ensure!(again.len() == asked, "a handled request was repeated: {again:?}");
+    scene.annotate("db", REFRESH_ANNOTATION, "request-2").await?;
+    scene
+        .until("db", "refreshed again", handled("request-2"))
+        .await
+        .map(drop)
+}
+
+/// Changes the password in a Secret as a person would.
+async fn edit(scene: &Scene<'_>, name: &str, password: &str) -> Result<()> {
+    let patch = json!({"stringData": {"password": password}});
+    let params = PatchParams {
+        field_manager: Some("by-hand".into()),
+        ..PatchParams::default()
+    };
+    scene
+        .api::<Secret>()
+        .patch(name, &params, &Patch::Merge(&patch))
+        .await?;
+    Ok(())
+}

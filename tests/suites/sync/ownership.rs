@@ -1,0 +1,460 @@
+//! Whose a Secret and its keys are: what is ours is put right at once, what is another's is shown and never forced.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use k8s_openapi::api::core::v1::Secret;
+use keyward_tests::harness::{Case, Suite};
+use keyward_tests::rig::poll;
+use keyward_tests::rig::vault::Kv;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+
+use super::{often_with, path};
+use crate::scene::{SOON, Scene};
+
+pub(super) fn register(suite: &mut Suite) {
+    keyward_tests::tests!(
+        suite,
+        a_foreign_secret_is_left_alone,
+        add_keys_adds_what_nobody_has,
+        take_keys_takes_the_listed_keys_alone,
+        a_key_that_another_manager_applies_is_shown_and_not_forced,
+        a_hand_edit_is_reverted_at_once,
+        a_deleted_secret_is_repaired_at_once,
+        deleting_the_object_takes_the_secret_along,
+        deleting_the_object_leaves_the_keys_of_others,
+        a_deletion_while_the_operator_was_down_is_made_up_for,
+        a_renamed_target_releases_the_old_secret,
+        two_objects_do_not_fight_over_one_secret,
+        secrets_of_refused_types_are_never_written,
+        another_type_keeps_the_last_secret,
+        an_immutable_secret_is_told,
+    );
+}
+
+const FIRST: [(&str, &str); 1] = [("password", "first")];
+
+async fn a_foreign_secret_is_left_alone(case: Case) -> Result<()> {
+    let scene = seeded(&case).await?;
+    let operator = scene.operator().await?;
+    foreign(
+        &scene,
+        "db",
+        "Opaque",
+        &json!({"password": "theirs", "more": "x"}),
+    )
+    .await?;
+    scene.synced("db", &one(&json!({}))).await?;
+    scene
+        .told(
+            &operator,
+            "db",
+            "SecretNotOwned",
+            "a Secret of this name exists and is not ours",
+        )
+        .await?;
+    scene
+        .holds("db", &[("password", "theirs"), ("more", "x")])
+        .await?;
+    // Nobody has to touch the object: the name is free as soon as the other Secret is gone.
+    delete(&scene, "db").await?;
+    scene.holds("db", &FIRST).await?;
+    scene.ready("db").await.map(drop)
+}
+
+async fn add_keys_adds_what_nobody_has(case: Case) -> Result<()> {
+    let scene = seeded(&case).await?;
+    let operator = scene.operator().await?;
+    foreign(&scene, "db", "Opaque", &json!({"theirs": "x"})).await?;
+    foreign(&scene, "taken", "Opaque", &json!({"password": "theirs"})).await?;
+    let add = one(&json!({"adoption": {"policy": "AddKeys"}}));
+    scene.synced("db", &add).await?;
+    scene.synced("taken", &add).await?;
+    let both = [("password", "first"), ("theirs", "x")];
+    scene.holds("db", &both).await?;
+    let secret = scene.api::<Secret>().get("db").await?;
+    ensure!(
+        secret.metadata.labels.unwrap_or_default().is_empty(),
+        "a guest labels nothing"
+    );
+    scene
+        .told(
+            &operator,
+            "taken",
+            "KeyOwnedByOther",
+            "`password` is owned by owner",
+        )
+        .await?;
+    scene.holds("taken", &[("password", "theirs")]).await?;
+
+    scene.write("apps/db", &json!({"password": "second"})).await?;
+    scene
+        .holds("db", &[("password", "second"), ("theirs", "x")])
+        .await?;
+    scene.delete("db").await?;
+    scene.holds("db", &[("theirs", "x")]).await
+}
+
+async fn take_keys_takes_the_listed_keys_alone(case: Case) -> Result<()> {
+    let scene = Scene::new(&case, Kv::V2).await?;
+    scene
+        .write("apps/db", &json!({"password": "first", "user": "u"}))
+        .await?;
+    let operator = scene.operator().await?;
+    let theirs = json!({"password": "theirs", "user": "theirs", "more": "x"});
+    foreign(&scene, "db", "Opaque", &theirs).await?;
+    let take = |keys: &[&str]| one(&json!({"adoption": {"policy": "TakeKeys", "keys": keys}}));
+    scene.synced("db", &take(&["password"])).await?;
+    scene
+        .told(&operator, "db", "KeyOwnedByOther", "`user` is owned by owner")
+        .await?;
+    scene
+        .holds("db", &[("password", "theirs"), ("user", "theirs"), ("more", "x")])
+        .await?;
+    scene.synced("db", &take(&["password", "user"])).await?;
+    scene
+        .holds("db", &[("password", "first"), ("user", "u"), ("more", "x")])
+        .await?;
+    scene.delete("db").await?;
+    scene.holds("db", &[("more", "x")]).await
+}
+
+async fn a_key_that_another_manager_applies_is_shown_and_not_forced(case: Case) -> Result<()> {
+    let scene = seeded(&case).await?;
+    let operator = scene.operator().await?;
+    scene.synced("db", &one(&json!({}))).await?;
+    scene.holds("db", &FIRST).await?;
+    scene.ready("db").await?;
+    apply(&scene, "db", &json!({"password": "applied"})).await?;
+    scene
+        .told(
+            &operator,
+            "db",
+            "KeyOwnedByOther",
+            "`password` is owned by other-tool",
+        )
+        .await?;
+    scene.write("apps/db", &json!({"password": "second"})).await?;
+    scene.refresh("db").await?;
+    scene.looked_or_failed_again(&operator, "db").await?;
+    scene.holds("db", &[("password", "applied")]).await?;
+    // The other lets go, and that alone is enough.
+    apply(&scene, "db", &json!({})).await?;
+    scene.holds("db", &[("password", "second")]).await?;
+    scene.ready("db").await.map(drop)
+}
+
+async fn a_hand_edit_is_reverted_at_once(case: Case) -> Result<()> {
+    let scene = seeded(&case).await?;
+    let operator = scene.operator().await?;
+    // The next look at the store is an hour away.
+    scene.synced_path("db", "apps/db").await?;
+    scene.holds("db", &FIRST).await?;
+    scene.ready("db").await?;
+    edit(&scene, "db", &json!({"stringData": {"password": "by hand"}})).await?;
+    scene.holds("db", &FIRST).await?;
+    scene.event("db", "DriftRepaired").await?;
+    edit(&scene, "db", &json!({"data": {"password": null}})).await?;
+    scene.holds("db", &FIRST).await?;
+    edit(
+        &scene,
+        "db",
+        &json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": "somebody"}}}),
+    )
+    .await?;
+    poll::until("the label to be put right", SOON, || async {
+        let secret = scene.api::<Secret>().get("db").await;
+        let labels = secret.map(|secret| secret.metadata.labels.unwrap_or_default());
+        labels.is_ok_and(|labels| labels["app.kubernetes.io/managed-by"] == "keyward")
+    })
+    .await?;
+    poll::until("three repairs to be counted", SOON, || async {
+        let repaired = operator.metric("keyward_drift_repaired_total", "").await;
+        repaired.is_ok_and(|repaired| repaired >= 3.0)
+    })
+    .await?;
+    // A key that somebody adds to our Secret is theirs and stays.
+    edit(&scene, "db", &json!({"stringData": {"theirs": "x"}})).await?;
+    scene.write("apps/db", &json!({"password": "second"})).await?;
+    scene.refresh("db").await?;
+    scene
+        .holds("db", &[("password", "second"), ("theirs", "x")])
+        .await?;
+    scene.ready("db").await.map(drop)
+}
+
+async fn a_deleted_secret_is_repaired_at_once(case: Case) -> Result<()> {
+    let scene = seeded(&case).await?;
+    let operator = scene.operator().await?;
+    scene.synced_path("db", "apps/db").await?;
+    scene.holds("db", &FIRST).await?;
+    scene.ready("db").await?;
+    delete(&scene, "db").await?;
+    scene.holds("db", &FIRST).await?;
+    scene.event("db", "DriftRepaired").await?;
+    scene.ready("db").await?;
+    ensure!(
+        operator.metric("keyward_drift_repaired_total", "").await? >= 1.0,
+        "the repair is counted"
+    );
+    Ok(())
+}
+
+async fn deleting_the_object_takes_the_secret_along(case: Case) -> Result<()> {
+    let scene = seeded(&case).await?;
+    let _operator = scene.operator().await?;
+    scene.synced("db", &one(&json!({}))).await?;
+    scene.synced("kept", &one(&json!({}))).await?;
+    scene.holds("db", &FIRST).await?;
+    scene.holds("kept", &FIRST).await?;
+    scene.delete("db").await?;
+    gone(&scene, "db").await?;
+    scene.holds("kept", &FIRST).await
+}
+
+async fn deleting_the_object_leaves_the_keys_of_others(case: Case) -> Result<()> {
+    let scene = seeded(&case).await?;
+    let _operator = scene.operator().await?;
+    scene.synced("db", &one(&json!({}))).await?;
+    scene.holds("db", &FIRST).await?;
+    scene.ready("db").await?;
+    apply(&scene, "db", &json!({"theirs": "x"})).await?;
+    scene
+        .holds("db", &[("password", "first"), ("theirs", "x")])
+        .await?;
+    scene.delete("db").await?;
+    scene.holds("db", &[("theirs", "x")]).await?;
+    let secret = scene.api::<Secret>().get("db").await?;
+    let annotations = secret.metadata.annotations.unwrap_or_default();
+    ensure!(
+        !annotations.contains_key(keyward_crds::OWNER_ANNOTATION),
+        "our mark stayed: {annotations:?}"
+    );
+    Ok(())
+}
+
+async fn a_deletion_while_the_operator_was_down_is_made_up_for(case: Case) -> Result<()> {
+    let scene = seeded(&case).await?;
+    let operator = scene.operator().await?;
+    for name in ["db", "shared", "kept"] {
+        scene.synced(name, &one(&json!({}))).await?;
+        scene.holds(name, &FIRST).await?;
+        scene.ready(name).await?;
+    }
+    apply(&scene, "shared", &json!({"theirs": "x"})).await?;
+    operator.stop().await?;
+    scene.delete("db").await?;
+    scene.delete("shared").await?;
+    let _operator = scene.operator().await?;
+    gone(&scene, "db").await?;
+    scene.holds("shared", &[("theirs", "x")]).await?;
+    scene.holds("kept", &FIRST).await
+}
+
+async fn a_renamed_target_releases_the_old_secret(case: Case) -> Result<()> {
+    let scene = seeded(&case).await?;
+    let operator = scene.operator().await?;
+    scene.synced("db", &one(&json!({"name": "old"}))).await?;
+    scene.holds_in("db", "old", &FIRST).await?;
+    scene.ready("db").await?;
+    scene.synced("db", &one(&json!({"name": "new"}))).await?;
+    scene.holds_in("db", "new", &FIRST).await?;
+    gone(&scene, "old").await?;
+    let object = scene.ready("db").await?;
+    let secret = object.status.and_then(|status| status.secret);
+    ensure!(
+        secret.is_some_and(|secret| secret.name == "new"),
+        "the status names the new Secret"
+    );
+    // The old one stays for as long as the new one cannot be written.
+    foreign(&scene, "taken", "Opaque", &json!({"password": "theirs"})).await?;
+    scene.synced("db", &one(&json!({"name": "taken"}))).await?;
+    scene
+        .told(&operator, "db", "SecretNotOwned", "is not ours")
+        .await?;
+    scene.holds_in("db", "new", &FIRST).await
+}
+
+async fn two_objects_do_not_fight_over_one_secret(case: Case) -> Result<()> {
+    let scene = seeded(&case).await?;
+    scene.write("apps/other", &json!({"password": "other"})).await?;
+    let operator = scene.operator().await?;
+    scene.synced("first", &one(&json!({"name": "shared"}))).await?;
+    scene.ready("first").await?;
+    let other = often_with(&[path("apps/other")], &json!({"target": {"name": "shared"}}));
+    scene.synced("second", &other).await?;
+    scene
+        .told(
+            &operator,
+            "second",
+            "SecretNotOwned",
+            "the Secret is kept by `first`",
+        )
+        .await?;
+    scene.looked_again(&operator, "first").await?;
+    scene.ready("first").await?;
+    scene.holds_in("first", "shared", &FIRST).await?;
+    scene.delete("first").await?;
+    scene
+        .holds_in("second", "shared", &[("password", "other")])
+        .await?;
+    scene.ready("second").await.map(drop)
+}
+
+async fn secrets_of_refused_types_are_never_written(case: Case) -> Result<()> {
+    let scene = seeded(&case).await?;
+    let operator = scene.operator().await?;
+    for refused in [
+        "kubernetes.io/service-account-token",
+        "bootstrap.kubernetes.io/token",
+        "helm.sh/release.v1",
+    ] {
+        let answer = scene.synced("db", &one(&json!({"type": refused}))).await;
+        let error = answer.err().map(|error| error.to_string()).unwrap_or_default();
+        ensure!(
+            error.contains("would give rights"),
+            "{refused} was answered with: {error}"
+        );
+    }
+    foreign(&scene, "release", "helm.sh/release.v1", &json!({"release": "r"})).await?;
+    let add = json!({"name": "release", "adoption": {"policy": "AddKeys"}});
+    scene.synced("db", &one(&add)).await?;
+    scene
+        .told(
+            &operator,
+            "db",
+            "TypeRefused",
+            "type `helm.sh/release.v1` are never written",
+        )
+        .await?;
+    scene.holds("release", &[("release", "r")]).await
+}
+
+async fn another_type_keeps_the_last_secret(case: Case) -> Result<()> {
+    let scene = seeded(&case).await?;
+    let operator = scene.operator().await?;
+    scene.synced("db", &one(&json!({}))).await?;
+    scene.holds("db", &FIRST).await?;
+    scene.ready("db").await?;
+    scene
+        .synced("db", &one(&json!({"type": "example.com/login"})))
+        .await?;
+    scene
+        .told(
+            &operator,
+            "db",
+            "TypeConflict",
+            "has type `Opaque`, which cannot be changed",
+        )
+        .await?;
+    scene.holds("db", &FIRST).await?;
+    delete(&scene, "db").await?;
+    scene.holds("db", &FIRST).await?;
+    scene.ready("db").await?;
+    let secret = scene.api::<Secret>().get("db").await?;
+    ensure!(
+        secret.type_.as_deref() == Some("example.com/login"),
+        "{:?}",
+        secret.type_
+    );
+    Ok(())
+}
+
+async fn an_immutable_secret_is_told(case: Case) -> Result<()> {
+    let scene = seeded(&case).await?;
+    let operator = scene.operator().await?;
+    scene.synced("db", &one(&json!({}))).await?;
+    scene.holds("db", &FIRST).await?;
+    scene.ready("db").await?;
+    edit(&scene, "db", &json!({"immutable": true})).await?;
+    scene.write("apps/db", &json!({"password": "second"})).await?;
+    scene
+        .told(
+            &operator,
+            "db",
+            "SecretImmutable",
+            "the Secret is marked immutable",
+        )
+        .await?;
+    scene.holds("db", &FIRST).await?;
+    delete(&scene, "db").await?;
+    scene.holds("db", &[("password", "second")]).await
+}
+
+/// A scene with a value to sync.
+async fn seeded(case: &Case) -> Result<Scene<'_>> {
+    let scene = Scene::new(case, Kv::V2).await?;
+    scene.write("apps/db", &json!({"password": "first"})).await?;
+    Ok(scene)
+}
+
+/// One path into a Secret as `target` says.
+fn one(target: &Value) -> Value {
+    often_with(&[path("apps/db")], &json!({"target": target}))
+}
+
+/// Makes a Secret as somebody else does, without server-side apply.
+async fn foreign(scene: &Scene<'_>, name: &str, secret_type: &str, data: &Value) -> Result<()> {
+    let secret = serde_json::from_value(json!({
+        "metadata": {"name": name}, "type": secret_type, "stringData": data,
+    }))?;
+    let params = PostParams {
+        field_manager: Some("owner".into()),
+        ..PostParams::default()
+    };
+    scene.api::<Secret>().create(&params, &secret).await?;
+    Ok(())
+}
+
+/// Changes a Secret as a person does, without server-side apply.
+async fn edit(scene: &Scene<'_>, name: &str, change: &Value) -> Result<()> {
+    let params = PatchParams {
+        field_manager: Some("by-hand".into()),
+        ..PatchParams::default()
+    };
+    scene
+        .api::<Secret>()
+        .patch(name, &params, &Patch::Merge(change))
+        .await?;
+    Ok(())
+}
+
+/// Applies keys as another tool does, taking what it names.
+async fn apply(scene: &Scene<'_>, name: &str, data: &Value) -> Result<()> {
+    let encoded: BTreeMap<&String, String> = data
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| (key, STANDARD.encode(value.as_str().unwrap_or_default())))
+        .collect();
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": encoded,
+    });
+    scene
+        .api::<Secret>()
+        .patch(
+            name,
+            &PatchParams::apply("other-tool").force(),
+            &Patch::Apply(&secret),
+        )
+        .await?;
+    Ok(())
+}
+
+async fn delete(scene: &Scene<'_>, name: &str) -> Result<()> {
+    scene
+        .api::<Secret>()
+        .delete(name, &DeleteParams::default())
+        .await?;
+    Ok(())
+}
+
+async fn gone(scene: &Scene<'_>, name: &str) -> Result<()> {
+    poll::until(&format!("Secret {name} to be gone"), SOON, || async {
+        matches!(scene.values(name).await, Ok(None))
+    })
+    .await
+}

@@ -1,0 +1,208 @@
+//! Templates: what they make, and that one that fails, runs for ever or grows too large leaves the last Secret.
+
+use anyhow::{Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use k8s_openapi::api::core::v1::Secret;
+use keyward_tests::harness::{Case, Suite};
+use keyward_tests::rig::vault::Kv;
+use serde_json::{Value, json};
+
+use super::{often_with, path};
+use crate::scene::Scene;
+
+pub(super) fn register(suite: &mut Suite) {
+    keyward_tests::tests!(
+        suite,
+        templates_make_data_labels_annotations_and_type,
+        a_tls_pair_and_a_registry_login_become_secrets_of_their_types,
+        a_template_that_fails_keeps_the_last_secret,
+        a_template_without_end_keeps_the_last_secret,
+        a_template_that_grows_too_large_keeps_the_last_secret,
+    );
+}
+
+async fn templates_make_data_labels_annotations_and_type(case: Case) -> Result<()> {
+    let scene = Scene::new(&case, Kv::V2).await?;
+    scene
+        .write(
+            "apps/db",
+            &json!({"user": "key ward", "password": "p&w", "team": "shop"}),
+        )
+        .await?;
+    let _operator = scene.operator().await?;
+    let template = json!({
+        "data": {
+            "dsn": "mysql://{{ user|urlencode }}:{{ password|urlencode }}@db/shop",
+            "config.json": "{\"user\":{{ user|tojson }}}",
+        },
+        "labels": {"app.kubernetes.io/part-of": "{{ team }}"},
+        "annotations": {"example.com/note": "for {{ team|upper }}"},
+    });
+    scene.synced("db", &made(&template, "example.com/login")).await?;
+    let wanted = [
+        ("dsn", "mysql://key%20ward:p%26w@db/shop"),
+        ("config.json", r#"{"user":"key ward"}"#),
+    ];
+    scene.holds("db", &wanted).await?;
+    let secret = scene.api::<Secret>().get("db").await?;
+    let labels = secret.metadata.labels.unwrap_or_default();
+    let annotations = secret.metadata.annotations.unwrap_or_default();
+    ensure!(labels["app.kubernetes.io/part-of"] == "shop", "{labels:?}");
+    ensure!(annotations["example.com/note"] == "for SHOP", "{annotations:?}");
+    ensure!(
+        secret.type_.as_deref() == Some("example.com/login"),
+        "{:?}",
+        secret.type_
+    );
+
+    // A label goes with its template; what the template does not name comes with `keepSources`.
+    scene
+        .synced(
+            "db",
+            &made(
+                &json!({"data": {"both": "{{ user }}/{{ team }}"}, "keepSources": true}),
+                "example.com/login",
+            ),
+        )
+        .await?;
+    let wanted = [
+        ("both", "key ward/shop"),
+        ("user", "key ward"),
+        ("password", "p&w"),
+        ("team", "shop"),
+    ];
+    scene.holds("db", &wanted).await?;
+    let labels = scene.api::<Secret>().get("db").await?.metadata.labels;
+    ensure!(
+        !labels
+            .unwrap_or_default()
+            .contains_key("app.kubernetes.io/part-of"),
+        "the label stayed"
+    );
+    Ok(())
+}
+
+async fn a_tls_pair_and_a_registry_login_become_secrets_of_their_types(case: Case) -> Result<()> {
+    let scene = Scene::new(&case, Kv::V2).await?;
+    let identity = scene.vault.client_identity("web")?;
+    let bundle = format!("{}{}", identity.key, identity.certificate);
+    scene
+        .write(
+            "apps/db",
+            &json!({"bundle": bundle, "server": "registry.example", "user": "u", "password": "p"}),
+        )
+        .await?;
+    let _operator = scene.operator().await?;
+    let tls = json!({"data": {
+        "tls.crt": "{{ bundle|pem_split('CERTIFICATE')|join('') }}",
+        "tls.key": "{{ bundle|pem_key }}",
+    }});
+    scene.synced("tls", &made(&tls, "kubernetes.io/tls")).await?;
+    let docker = json!({"data": {".dockerconfigjson": "{{ dockerconfigjson(server, user, password) }}"}});
+    scene
+        .synced("docker", &made(&docker, "kubernetes.io/dockerconfigjson"))
+        .await?;
+    scene.ready("tls").await?;
+    scene.ready("docker").await?;
+    let held = scene.values("tls").await?.unwrap_or_default();
+    let same = |key: &str, wanted: &str| {
+        let text = String::from_utf8_lossy(&held[key]);
+        text.trim() == wanted.trim()
+    };
+    ensure!(
+        same("tls.crt", &identity.certificate) && same("tls.key", &identity.key),
+        "the pair is not the one of the bundle"
+    );
+    let held = scene.values("docker").await?.unwrap_or_default();
+    let login: Value = serde_json::from_slice(&held[".dockerconfigjson"])?;
+    let entry = &login["auths"]["registry.example"];
+    ensure!(
+        entry["username"] == "u" && entry["password"] == "p" && entry["auth"] == STANDARD.encode("u:p"),
+        "the login is not one that a kubelet reads"
+    );
+    Ok(())
+}
+
+async fn a_template_that_fails_keeps_the_last_secret(case: Case) -> Result<()> {
+    let scene = Scene::new(&case, Kv::V2).await?;
+    scene
+        .write("apps/db", &json!({"user": "u", "extra": "e"}))
+        .await?;
+    let operator = scene.operator().await?;
+    let template = json!({"data": {"line": "{{ user }}{{ extra }}"}});
+    scene.synced("db", &made(&template, "Opaque")).await?;
+    scene.holds("db", &[("line", "ue")]).await?;
+
+    scene.write("apps/db", &json!({"user": "unseen"})).await?;
+    let object = scene.told(&operator, "db", "TemplateFailed", "line").await?;
+    ensure!(
+        !serde_json::to_string(&object.status)?.contains("unseen"),
+        "the value is in the status"
+    );
+    scene.holds("db", &[("line", "ue")]).await?;
+    scene
+        .write("apps/db", &json!({"user": "u", "extra": "2"}))
+        .await?;
+    scene.holds("db", &[("line", "u2")]).await?;
+
+    let broken = json!({"data": {"line": "{{ user "}});
+    scene.synced("db", &made(&broken, "Opaque")).await?;
+    scene
+        .told(&operator, "db", "TemplateFailed", "template.data.line")
+        .await?;
+    scene.holds("db", &[("line", "u2")]).await?;
+    scene.synced("db", &made(&template, "Opaque")).await?;
+    scene.ready("db").await.map(drop)
+}
+
+async fn a_template_without_end_keeps_the_last_secret(case: Case) -> Result<()> {
+    let scene = Scene::new(&case, Kv::V2).await?;
+    scene.write("apps/db", &json!({"turns": "10"})).await?;
+    let operator = scene.operator().await?;
+    let loops = "{% for a in turns|split(',') %}{% for b in range(9000) %}{% for c in range(9000) %}\
+                 {% endfor %}{% endfor %}{% endfor %}done";
+    let once = json!({"data": {"line": "{{ turns }}"}});
+    scene.synced("db", &made(&once, "Opaque")).await?;
+    scene.holds("db", &[("line", "10")]).await?;
+    // Another object is served all the same, by the same operator.
+    scene
+        .synced("endless", &made(&json!({"data": {"line": loops}}), "Opaque"))
+        .await?;
+    scene
+        .synced("db", &made(&json!({"data": {"line": loops}}), "Opaque"))
+        .await?;
+    scene.told(&operator, "db", "TemplateLimit", "line").await?;
+    scene.told(&operator, "endless", "TemplateLimit", "line").await?;
+    scene.holds("db", &[("line", "10")]).await?;
+    ensure!(
+        scene.values("endless").await?.is_none(),
+        "a Secret without a value was written"
+    );
+    scene.synced_path("other", "apps/db").await?;
+    scene.holds("other", &[("turns", "10")]).await?;
+    scene.synced("db", &made(&once, "Opaque")).await?;
+    scene.ready("db").await.map(drop)
+}
+
+async fn a_template_that_grows_too_large_keeps_the_last_secret(case: Case) -> Result<()> {
+    let scene = Scene::new(&case, Kv::V2).await?;
+    scene.write("apps/db", &json!({"piece": "small"})).await?;
+    let operator = scene.operator().await?;
+    let template = json!({"data": {"line": "{% for a in range(200) %}{{ piece }}{% endfor %}"}});
+    scene.synced("db", &made(&template, "Opaque")).await?;
+    let last = "small".repeat(200);
+    scene.holds("db", &[("line", &last)]).await?;
+    let large = "l".repeat(6 * 1024);
+    scene.write("apps/db", &json!({"piece": large})).await?;
+    scene.told(&operator, "db", "TemplateLimit", "line").await?;
+    scene.holds("db", &[("line", &last)]).await?;
+    scene.write("apps/db", &json!({"piece": "s"})).await?;
+    scene.holds("db", &[("line", &"s".repeat(200))]).await
+}
+
+/// The spec of an object that makes a Secret of this type from one path.
+fn made(template: &Value, secret_type: &str) -> Value {
+    let target = json!({"target": {"type": secret_type, "template": template}});
+    often_with(&[path("apps/db")], &target)
+}
