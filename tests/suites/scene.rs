@@ -409,10 +409,10 @@ impl<'a> Scene<'a> {
 
     /// Waits until the operator has looked at an object's sources once more than it has by now.
     pub async fn looked_again(&self, operator: &Operator, name: &str) -> Result<()> {
-        let before = operator.state(&self.namespace, name).await?["lastCheck"].take();
+        let before = self.state(operator, name, "lastCheck").await;
         poll::until(&format!("another look for {name}"), SOON, || async {
-            let now = operator.state(&self.namespace, name).await;
-            now.is_ok_and(|state| !state["lastCheck"].is_null() && state["lastCheck"] != before)
+            let now = self.state(operator, name, "lastCheck").await;
+            !now.is_null() && now != before
         })
         .await
     }
@@ -420,12 +420,18 @@ impl<'a> Scene<'a> {
     /// Waits until the operator has tried an object once more than it has by now, with or without success: it has
     /// set another time for the next look.
     pub async fn looked_or_failed_again(&self, operator: &Operator, name: &str) -> Result<()> {
-        let before = operator.state(&self.namespace, name).await?["nextRefresh"].take();
+        let before = self.state(operator, name, "nextRefresh").await;
         poll::until(&format!("another attempt for {name}"), SOON, || async {
-            let now = operator.state(&self.namespace, name).await;
-            now.is_ok_and(|state| !state["nextRefresh"].is_null() && state["nextRefresh"] != before)
+            let now = self.state(operator, name, "nextRefresh").await;
+            !now.is_null() && now != before
         })
         .await
+    }
+
+    /// What the operator knows of an object; null where it does not know the object yet.
+    async fn state(&self, operator: &Operator, name: &str, field: &str) -> Value {
+        let state = operator.state(&self.namespace, name).await;
+        state.map_or(Value::Null, |mut state| state[field].take())
     }
 
     /// A typed API of the namespace.

@@ -37,6 +37,8 @@ pub struct ExistingSecret {
     pub owner: Option<String>,
     /// Whether it carries our managed-by label.
     pub labelled: bool,
+    /// Whether it is ours as a whole: by the label, or by our having declared its type, which no hand can take away.
+    pub whole: bool,
     /// Its keys with the field managers that own each. A key may have no owner at all.
     pub key_owners: BTreeMap<String, BTreeSet<Manager>>,
     /// Its labels.
@@ -126,7 +128,7 @@ impl ExistingSecret {
             immutable: self.immutable,
             deleting: self.deleting,
             marked_for: self.owner.clone(),
-            whole: self.labelled,
+            whole: self.whole,
             keys: self.key_owners.clone(),
         }
     }
@@ -190,7 +192,10 @@ impl From<SecretWire> for ExistingSecret {
             .collect();
         let mut key_owners: BTreeMap<String, BTreeSet<Manager>> =
             data.keys().map(|key| (key.clone(), BTreeSet::new())).collect();
+        let mut typed_by_us = false;
         for entry in wire.metadata.managed_fields.unwrap_or_default() {
+            let declares_type = entry.fields_v1.get("f:type").is_some();
+            typed_by_us |= declares_type && entry.operation == "Apply" && entry.manager == FIELD_MANAGER;
             for key in keys_in(&entry.fields_v1) {
                 if let Some(owners) = key_owners.get_mut(key) {
                     owners.insert(manager_of(&entry));
@@ -199,6 +204,7 @@ impl From<SecretWire> for ExistingSecret {
         }
         let labels = wire.metadata.labels.unwrap_or_default();
         let annotations = wire.metadata.annotations.unwrap_or_default();
+        let labelled = labels.get(MANAGED_BY_LABEL).is_some_and(|by| by == MANAGED_BY);
         Self {
             uid: wire.metadata.uid,
             resource_version: wire.metadata.resource_version,
@@ -206,7 +212,8 @@ impl From<SecretWire> for ExistingSecret {
             immutable: wire.immutable,
             deleting: wire.metadata.deletion_timestamp.is_some(),
             owner: annotations.get(OWNER_ANNOTATION).cloned(),
-            labelled: labels.get(MANAGED_BY_LABEL).is_some_and(|by| by == MANAGED_BY),
+            labelled,
+            whole: labelled || typed_by_us,
             labels,
             annotations,
             key_owners,
@@ -309,6 +316,7 @@ mod tests {
             "an update under our name is not our apply"
         );
         assert!(secret.key_owners["unowned"].is_empty());
+        assert!(!secret.whole, "another manager declared its type");
         assert_eq!(
             secret.key_owners["password"],
             [manager("keyward", true), manager("kubectl", false)].into()

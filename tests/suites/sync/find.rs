@@ -105,11 +105,20 @@ async fn a_search_over_its_cap_keeps_the_last_value(case: Case) -> Result<()> {
         scene.write(place, &json!({"v": place})).await?;
     }
     let operator = scene.operator().await?;
-    for (name, find) in [
-        ("plain", json!({"prefix": "apps", "max": 2})),
-        ("pattern", json!({"prefix": "apps", "pattern": ".*", "max": 2})),
-    ] {
-        scene.synced(name, &searching(&find)).await?;
+    let cases = [
+        (
+            "plain",
+            json!({"prefix": "apps", "max": 2}),
+            "meets more than 2 secrets",
+        ),
+        (
+            "pattern",
+            json!({"prefix": "apps", "pattern": ".*", "max": 2}),
+            "3 places match and at most 2 are allowed",
+        ),
+    ];
+    for (name, find, _) in &cases {
+        scene.synced(name, &searching(find)).await?;
         scene.ready(name).await?;
     }
     scene.write("apps/three", &json!({"v": "3"})).await?;
