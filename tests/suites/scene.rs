@@ -417,10 +417,11 @@ impl<'a> Scene<'a> {
         .await
     }
 
-    /// Waits until the operator has tried an object once more than it has by now, with or without success: it has
-    /// set another time for the next look.
-    pub async fn looked_or_failed_again(&self, operator: &Operator, name: &str) -> Result<()> {
+    /// Asks for a refresh now and waits until the operator has tried, with or without success: it has set another
+    /// time for the next look.
+    pub async fn refreshed(&self, operator: &Operator, name: &str) -> Result<()> {
         let before = self.state(operator, name, "nextRefresh").await;
+        self.refresh(name).await?;
         poll::until(&format!("another attempt for {name}"), SOON, || async {
             let now = self.state(operator, name, "nextRefresh").await;
             !now.is_null() && now != before

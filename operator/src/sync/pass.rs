@@ -128,7 +128,8 @@ impl Pass<'_> {
         })
     }
 
-    /// Reads the values: as fresh as the looks that asked for them, or as fresh as the present wave.
+    /// Reads the values: as fresh as the looks that asked for them, or as fresh as the present wave. Whoever asks for
+    /// a refresh, or edits an object that is synced already, means the value as it is now.
     async fn read(
         &self,
         targets: &[Target],
@@ -136,12 +137,12 @@ impl Pass<'_> {
         since: Instant,
     ) -> Outcome<Vec<SharedReading>> {
         let wave = Instant::now().checked_sub(WAVE_AGE).unwrap_or(since);
-        let asked_for = self
-            .refresh_request(&self.object.status.clone().unwrap_or_default())
-            .is_some();
+        let old = self.object.status.clone().unwrap_or_default();
+        let edited = old.secret.is_some() && old.observed_generation != self.object.metadata.generation;
         let since = match looks {
             Some(looks) => looks.iter().map(|look| look.at).collect(),
-            None if asked_for => vec![since; targets.len()],
+            None if self.refresh_request(&old).is_some() => vec![since; targets.len()],
+            None if edited => vec![Instant::now(); targets.len()],
             None => vec![wave; targets.len()],
         };
         gather::read_all(self.reader, targets, &since).await

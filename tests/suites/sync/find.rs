@@ -122,10 +122,8 @@ async fn a_search_over_its_cap_keeps_the_last_value(case: Case) -> Result<()> {
         scene.ready(name).await?;
     }
     scene.write("apps/three", &json!({"v": "3"})).await?;
-    for name in ["plain", "pattern"] {
-        scene
-            .told(&operator, name, "FindLimit", "raise `find.max`")
-            .await?;
+    for (name, _, words) in cases {
+        scene.told(&operator, name, "FindLimit", words).await?;
         let held = scene.values(name).await?.unwrap_or_default();
         ensure!(held.len() == 2, "{name} lost or won a key");
     }

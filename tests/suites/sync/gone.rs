@@ -188,8 +188,7 @@ async fn one_source_that_is_kept_keeps_the_whole_secret(case: Case) -> Result<()
         .api()
         .delete_secret(&scene.mount, "apps/cache")
         .await?;
-    scene.refresh("both").await?;
-    scene.looked_or_failed_again(&operator, "both").await?;
+    scene.refreshed(&operator, "both").await?;
     scene.holds("both", &all).await
 }
 

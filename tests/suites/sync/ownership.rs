@@ -138,8 +138,7 @@ async fn a_key_that_another_manager_applies_is_shown_and_not_forced(case: Case) 
         )
         .await?;
     scene.write("apps/db", &json!({"password": "second"})).await?;
-    scene.refresh("db").await?;
-    scene.looked_or_failed_again(&operator, "db").await?;
+    scene.refreshed(&operator, "db").await?;
     scene.holds("db", &[("password", "applied")]).await?;
     // The other lets go, and that alone is enough.
     apply(&scene, "db", &json!({})).await?;

@@ -59,8 +59,7 @@ async fn a_version_that_goes_back_keeps_the_last_value_until_acknowledged(case: 
     scene.holds("db", &[("password", "first")]).await?;
     // An acknowledgement of something else does not fit.
     scene.annotate("db", ACKNOWLEDGE_ANNOTATION, "8->1").await?;
-    scene.refresh("db").await?;
-    scene.looked_or_failed_again(&operator, "db").await?;
+    scene.refreshed(&operator, "db").await?;
     scene.holds("db", &[("password", "first")]).await?;
 
     let message = message_of(&object)?;
