@@ -194,7 +194,7 @@ pub struct Find {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub prefix: Option<String>,
-    /// A regular expression that the whole name must match: the path below the prefix (Vault), the name (Barbican).
+    /// A regular expression that the whole name must match: the path below the mount (Vault), the name (Barbican).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub pattern: Option<String>,

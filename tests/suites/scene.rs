@@ -23,7 +23,7 @@ pub const SOON: Duration = Duration::from_secs(30);
 /// The audience of tokens for the rig's Vault.
 pub const AUDIENCE: &str = "vault.test";
 
-/// The field manager of what a person or a GitOps tool would write.
+/// The field manager of what a person or a pipeline would write.
 pub const AUTHOR: &str = "author";
 
 /// A namespace of a test, with what it needs to use a Vault.

@@ -26,7 +26,7 @@ pub use call::DEADLINE;
 pub use kinds::missing_kinds;
 pub use object_key::ObjectKey;
 pub use pruned::Progress;
-pub use read::{ClusterReader, ExistingSecret};
+pub use read::{ClusterReader, ExistingSecret, Whole};
 pub use rollout::RolloutWriter;
 pub use secret_index::{SecretEntry, SecretIndex};
 pub use status::{StatusWrite, StatusWriter};

@@ -35,10 +35,8 @@ pub struct ExistingSecret {
     pub deleting: bool,
     /// The `SyncedSecret` named by our annotation, where it carries one.
     pub owner: Option<String>,
-    /// Whether it carries our managed-by label.
-    pub labelled: bool,
-    /// Whether it is ours as a whole: by the label, or by our having declared its type, which no hand can take away.
-    pub whole: bool,
+    /// Whether it is ours as a whole.
+    pub whole: Whole,
     /// Its keys with the field managers that own each. A key may have no owner at all.
     pub key_owners: BTreeMap<String, BTreeSet<Manager>>,
     /// Its labels.
@@ -47,6 +45,17 @@ pub struct ExistingSecret {
     pub annotations: BTreeMap<String, String>,
     /// The values.
     pub data: SecretMap,
+}
+
+/// Whether a Secret is ours as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whole {
+    /// It carries our managed-by label.
+    Labelled,
+    /// Somebody took the label away; that we declared its type, which no hand can take away, says that it is ours.
+    LabelLost,
+    /// It is another's, whatever we have in it.
+    No,
 }
 
 /// Reads single objects. Cheap to clone.
@@ -128,7 +137,7 @@ impl ExistingSecret {
             immutable: self.immutable,
             deleting: self.deleting,
             marked_for: self.owner.clone(),
-            whole: self.whole,
+            whole: self.whole != Whole::No,
             keys: self.key_owners.clone(),
         }
     }
@@ -212,8 +221,11 @@ impl From<SecretWire> for ExistingSecret {
             immutable: wire.immutable,
             deleting: wire.metadata.deletion_timestamp.is_some(),
             owner: annotations.get(OWNER_ANNOTATION).cloned(),
-            labelled,
-            whole: labelled || typed_by_us,
+            whole: match (labelled, typed_by_us) {
+                (true, _) => Whole::Labelled,
+                (false, true) => Whole::LabelLost,
+                (false, false) => Whole::No,
+            },
             labels,
             annotations,
             key_owners,
@@ -316,7 +328,7 @@ mod tests {
             "an update under our name is not our apply"
         );
         assert!(secret.key_owners["unowned"].is_empty());
-        assert!(!secret.whole, "another manager declared its type");
+        assert_eq!(secret.whole, Whole::No, "another manager declared its type");
         assert_eq!(
             secret.key_owners["password"],
             [manager("keyward", true), manager("kubectl", false)].into()

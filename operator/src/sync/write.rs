@@ -15,7 +15,7 @@ use super::plan::Plan;
 use super::render::Rendered;
 use crate::cluster::{
     Applied, ClusterReader, ExistingSecret, FIELD_MANAGER, Mark, ObjectKey, Precondition, SecretApply,
-    SecretEntry, SecretIndex, SecretWriter,
+    SecretEntry, SecretIndex, SecretWriter, Whole,
 };
 use crate::stores::Outcome;
 
@@ -289,7 +289,7 @@ impl Writer {
                 Ok(Deed::Released)
             }
             Removal::Keys => {
-                let kept_type = existing.whole.then_some(existing.secret_type.as_str());
+                let kept_type = (existing.whole != Whole::No).then_some(existing.secret_type.as_str());
                 let applied = self
                     .applier
                     .release(target, &existing.unchanged(), kept_type)
@@ -316,7 +316,7 @@ fn is_intact(
     existing: &ExistingSecret,
     fingerprint: &str,
 ) -> bool {
-    if existing.owner.as_deref() != Some(&*pass.key.name) || existing.whole != existing.labelled {
+    if existing.owner.as_deref() != Some(&*pass.key.name) || existing.whole == Whole::LabelLost {
         return false;
     }
     let is_ours = |key: &str| {

@@ -33,11 +33,11 @@ async fn a_search_takes_what_its_conditions_say(case: Case) -> Result<()> {
         .await?;
     let _operator = scene.operator().await?;
     let value = |place: &str| format!(r#"{{"of":"{place}"}}"#);
-    let cases: [(&str, Value, &[(&str, &str)]); 4] = [
+    let cases = [
         (
             "prefix",
             json!({"prefix": "apps"}),
-            &[
+            vec![
                 ("apps_db", "apps/db"),
                 ("apps_web_cookie", "apps/web/cookie"),
                 ("apps_web_tls", "apps/web/tls"),
@@ -46,17 +46,17 @@ async fn a_search_takes_what_its_conditions_say(case: Case) -> Result<()> {
         (
             "pattern",
             json!({"pattern": "(apps|other)/db"}),
-            &[("apps_db", "apps/db"), ("other_db", "other/db")],
+            vec![("apps_db", "apps/db"), ("other_db", "other/db")],
         ),
         (
             "both",
             json!({"prefix": "apps/web", "pattern": ".*cookie"}),
-            &[("apps_web_cookie", "apps/web/cookie")],
+            vec![("apps_web_cookie", "apps/web/cookie")],
         ),
         (
             "tags",
             json!({"prefix": "apps", "tags": {"tier": "front"}}),
-            &[("apps_web_tls", "apps/web/tls")],
+            vec![("apps_web_tls", "apps/web/tls")],
         ),
     ];
     for (name, find, wanted) in cases {

@@ -87,7 +87,11 @@ async fn fields_are_chosen_renamed_and_prefixed(case: Case) -> Result<()> {
 async fn values_are_decoded_byte_for_byte(case: Case) -> Result<()> {
     let scene = Scene::new(&case, Kv::V2).await?;
     let bytes: Vec<u8> = (0..=255).collect();
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = bytes
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect::<Vec<_>>()
+        .concat();
     let url_safe = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(&bytes);
     let value =
         json!({"plain": STANDARD.encode(&bytes), "hex": hex, "url": url_safe, "empty": "", "text": "as is"});
