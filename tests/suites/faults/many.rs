@@ -1,6 +1,7 @@
 //! Many objects of one store, each of a path of its own, looked at in one list.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -12,7 +13,10 @@ use kube::ResourceExt as _;
 use kube::api::{Api, ListParams};
 use serde_json::{Value, json};
 
-use crate::scene::{SOON, Scene, ready_of};
+use crate::scene::{Scene, ready_of};
+
+/// How long all of them may take, on a machine that runs other tests beside.
+const WITHIN: Duration = Duration::from_mins(1);
 
 /// Requests that a test sends at once.
 const AT_ONCE: usize = 8;
@@ -77,7 +81,7 @@ impl<'a> Many<'a> {
     /// Waits until each Secret holds `value`, and no other key.
     pub async fn hold(&self, value: &str) -> Result<()> {
         let api: Api<Secret> = self.scene.api();
-        let held = poll::until("the Secrets' values", SOON, async || {
+        let held = poll::until("the Secrets' values", WITHIN, async || {
             api.list(&ListParams::default())
                 .await
                 .is_ok_and(|secrets| self.holding(&secrets.items, value) == self.count)
@@ -118,7 +122,7 @@ impl<'a> Many<'a> {
                     .count(),
             )
         };
-        let done = poll::until(what, SOON, async || count().await == Some(self.count)).await;
+        let done = poll::until(what, WITHIN, async || count().await == Some(self.count)).await;
         if done.is_err() {
             let count = count().await.unwrap_or_default();
             bail!("{count} of {} were {what}: {}", self.count, self.reasons().await?);
