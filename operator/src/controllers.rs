@@ -120,6 +120,7 @@ impl Room {
             Arc::clone(&registry),
             StatusWriter::new(context.client.clone()),
             context.events.clone(),
+            Arc::clone(&context.metrics),
         );
         // Nothing reads from a store before this: the workers start later.
         let _ = woken.set(Arc::clone(&sync));
@@ -220,15 +221,7 @@ impl Room {
         context.metrics.before_scrape(move |metrics| {
             metrics.set_queued("SyncedSecret", room.sync.queue.len());
             metrics.set_queued("stores", room.store_queue.len());
-            let stores = room.registry.all();
-            let usable = stores.iter().filter_map(|(_, slot)| slot.object.as_ref().ok());
-            let choices: Vec<_> = usable.flat_map(StoreObject::insecure_choices).collect();
-            for choice in InsecureChoice::ALL {
-                metrics.set_insecure(
-                    choice.as_str(),
-                    choices.iter().filter(|have| **have == choice).count(),
-                );
-            }
+            room.stores.measure(metrics);
         });
     }
 

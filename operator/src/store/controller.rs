@@ -1,5 +1,7 @@
 //! Keeps the condition of each store object true: one pass tries the store and writes what it found, if that is new.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use keyward_core::fault::{Class, Fault};
@@ -9,12 +11,13 @@ use keyward_crds::{ClusterSecretStore, SecretStore, StoreStatus};
 use tokio::time::Instant;
 
 use super::StoreKey;
-use super::plan::{CredentialHome, StoreObject};
+use super::plan::{CredentialHome, InsecureChoice, StoreObject};
 use super::registry::{Slot, StoreRegistry};
 use crate::cluster::StatusWriter;
 use crate::cluster::conditions::{self, Wanted};
 use crate::cluster::events::{EventKind, EventRecorder, Regarding};
 use crate::runtime::clock;
+use crate::runtime::metrics::{Metrics, Outcome as Counted, Readiness};
 use crate::stores::Outcome;
 
 /// A store that nobody reads from is tried this often, so that its condition is never stale for long.
@@ -26,12 +29,14 @@ const LOGIN_RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::fro
 /// What a pass needs.
 pub struct StoreController {
     /// The stores.
-    pub registry: std::sync::Arc<StoreRegistry>,
+    pub registry: Arc<StoreRegistry>,
     /// Writes conditions.
     pub status: StatusWriter,
     /// Publishes events.
     pub events: EventRecorder,
-    statuses: std::sync::Mutex<std::collections::HashMap<StoreKey, Known>>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    statuses: Mutex<HashMap<StoreKey, Known>>,
 }
 
 /// What is remembered of a store between passes.
@@ -44,12 +49,18 @@ struct Known {
 impl StoreController {
     /// A controller over `registry`.
     #[must_use]
-    pub fn new(registry: std::sync::Arc<StoreRegistry>, status: StatusWriter, events: EventRecorder) -> Self {
+    pub fn new(
+        registry: Arc<StoreRegistry>,
+        status: StatusWriter,
+        events: EventRecorder,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             registry,
             status,
             events,
-            statuses: std::sync::Mutex::default(),
+            metrics,
+            statuses: Mutex::default(),
         }
     }
 
@@ -63,6 +74,7 @@ impl StoreController {
             Err(fault) => Err(fault.clone()),
             Ok(store) => self.try_store(&slot, store).await,
         };
+        self.count(key, outcome.as_ref().err());
         if let Err(fault) = self.write(key, &slot, outcome.as_ref().err()).await {
             tracing::warn!(store = %key, reason = %fault.reason.as_str(), "{fault}");
             return Some(Instant::now() + Duration::from_secs(2));
@@ -84,7 +96,7 @@ impl StoreController {
     async fn next_check(&self, key: &StoreKey, slot: &Slot, fault: Option<Fault>) -> Duration {
         let Some(fault) = fault else {
             self.known().entry(key.clone()).or_default().rejected_logins = 0;
-            return IDLE_CHECK;
+            return until_expiry(slot).map_or(IDLE_CHECK, |left| left.min(IDLE_CHECK));
         };
         let may_retry_login = slot.object.as_ref().is_ok_and(StoreObject::may_retry_login);
         match fault.reason {
@@ -102,10 +114,14 @@ impl StoreController {
                     .saturating_mul(1 << tries.saturating_sub(1).min(6))
                     .min(longest)
             }
+            Reason::InsecureExpired => {
+                // What was built under the exception ends with it.
+                self.registry.retry(key).await;
+                IDLE_CHECK
+            }
             Reason::CredentialMissing
             | Reason::CredentialNotGranted
             | Reason::InsecureRefused
-            | Reason::InsecureExpired
             | Reason::SpecInvalid
             | Reason::CredentialRejected => IDLE_CHECK,
             _ if fault.class == Class::Transient && slot_is_unbuilt(&fault) => {
@@ -166,6 +182,7 @@ impl StoreController {
             .object
             .as_ref()
             .ok()
+            .filter(|store| self.registry.check_insecure(store).is_ok())
             .and_then(|store| Some((store, store.insecure.as_ref()?)));
         let Some((store, insecure)) = insecure else {
             conditions::remove(&mut status.conditions, "Insecure");
@@ -201,11 +218,62 @@ impl StoreController {
         self.events.publish(regarding(key, uid), kind, reason, message);
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, std::collections::HashMap<StoreKey, Known>> {
-        self.statuses
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn count(&self, key: &StoreKey, fault: Option<&Fault>) {
+        let kind = name_of(key.kind);
+        match fault {
+            None => self.metrics.reconciled(kind, Counted::Success),
+            Some(fault) => {
+                self.metrics.reconciled(kind, Counted::Failure);
+                self.metrics.failed(kind, fault.reason);
+            }
+        }
     }
+
+    /// Sets the metrics of the stores' health and of insecure choices in use.
+    pub fn measure(&self, metrics: &Metrics) {
+        for choice in InsecureChoice::ALL {
+            metrics.set_insecure(choice.as_str(), self.registry.insecure_stores(choice));
+        }
+        let stores: Vec<_> = self.registry.all();
+        let known = self.known();
+        let ready = |key: &StoreKey, slot: &Slot| {
+            let status = known.get(key).and_then(|known| known.status.as_ref());
+            let seen = slot.object.as_ref().ok().and_then(|store| store.status.as_ref());
+            let conditions = &status.or(seen)?.conditions;
+            let ready = conditions.iter().find(|condition| condition.type_ == "Ready")?;
+            Some(ready.status == "True")
+        };
+        for store_kind in [StoreKind::SecretStore, StoreKind::ClusterSecretStore] {
+            for (wanted, label) in [
+                (Some(true), Readiness::Ready),
+                (Some(false), Readiness::NotReady),
+                (None, Readiness::Unknown),
+            ] {
+                let of_kind = stores.iter().filter(|(key, _)| key.kind == store_kind);
+                let count = of_kind.filter(|(key, slot)| ready(key, slot) == wanted).count();
+                metrics.set_objects(name_of(store_kind), label, count);
+            }
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<StoreKey, Known>> {
+        self.statuses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A kind, as metrics call it.
+fn name_of(kind: StoreKind) -> &'static str {
+    match kind {
+        StoreKind::SecretStore => "SecretStore",
+        StoreKind::ClusterSecretStore => "ClusterSecretStore",
+    }
+}
+
+/// How long an exception under `insecure:` lasts; zero once it has ended.
+fn until_expiry(slot: &Slot) -> Option<Duration> {
+    let store = slot.object.as_ref().ok()?;
+    let left = store.insecure.as_ref()?.expires - clock::now();
+    Some(left.to_std().unwrap_or_default())
 }
 
 fn regarding(key: &StoreKey, uid: &str) -> Regarding {
@@ -229,14 +297,13 @@ fn slot_is_unbuilt(fault: &Fault) -> bool {
     fault.reason == Reason::ClusterUnavailable
 }
 
-fn implication(choice: super::plan::InsecureChoice) -> &'static str {
-    use super::plan::InsecureChoice as Choice;
+fn implication(choice: InsecureChoice) -> &'static str {
     match choice {
-        Choice::PlainHttp => "everybody on the network path can read every value (plain http)",
-        Choice::SkipTlsVerify => {
+        InsecureChoice::PlainHttp => "everybody on the network path can read every value (plain http)",
+        InsecureChoice::SkipTlsVerify => {
             "anybody on the network path can pose as the store (certificate not verified)"
         }
-        Choice::ApiServerAudience => {
+        InsecureChoice::ApiServerAudience => {
             "the store can use the ServiceAccount's token against this cluster (audience)"
         }
     }

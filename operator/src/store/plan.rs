@@ -150,7 +150,10 @@ impl StoreObject {
                 return Err(Fault::new(
                     Class::Permanent,
                     Reason::InsecureRefused,
-                    format!("spec.insecure asks for {choice:?}, which the administrator does not allow"),
+                    format!(
+                        "spec.insecure.{} is not allowed by the administrator",
+                        choice.as_str()
+                    ),
                 )
                 .advise("use the secure setting, or ask for `--allow-insecure` of the operator"));
             }

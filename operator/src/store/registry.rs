@@ -219,7 +219,7 @@ impl StoreRegistry {
     /// # Errors
     /// Why it cannot be built; the answer stands until the store or what it refers to changes, or [`Self::retry`].
     pub async fn door(&self, slot: &Slot, store: &StoreObject, home: &ObjectKey) -> Built {
-        store.check_insecure(&self.allowed, clock::now())?;
+        self.check_insecure(store)?;
         let mut doors = slot.doors.lock().await;
         if let Some(built) = doors.get(&home.namespace) {
             return built.clone();
@@ -246,6 +246,25 @@ impl StoreRegistry {
             listener: Arc::clone(&self.listener),
             metrics: Arc::clone(&self.metrics),
         }
+    }
+
+    /// Refuses the insecure choices of a store that are not allowed or have ended.
+    ///
+    /// # Errors
+    /// `InsecureRefused` or `InsecureExpired`.
+    pub fn check_insecure(&self, store: &StoreObject) -> Outcome<()> {
+        store.check_insecure(&self.allowed, clock::now())
+    }
+
+    /// How many stores make use of an insecure choice.
+    #[must_use]
+    pub fn insecure_stores(&self, choice: InsecureChoice) -> usize {
+        let uses = |slot: &Slot| {
+            slot.object
+                .as_ref()
+                .is_ok_and(|store| store.allows(choice) && self.check_insecure(store).is_ok())
+        };
+        self.all().iter().filter(|(_, slot)| uses(slot)).count()
     }
 
     /// Puts a store's doors out of use, so that the next reader has them built anew.

@@ -221,6 +221,7 @@ impl SyncController {
             mut status,
             state,
             looked,
+            newest_door,
             next_look,
             deed,
             new_lineage,
@@ -254,6 +255,7 @@ impl SyncController {
         self.index.remember(key, &uid, |memory| {
             if looked {
                 memory.looked_at = Some(Instant::now());
+                memory.looked_through = newest_door;
                 memory.last_check = Some(now);
             }
             memory.failures = 0;

@@ -34,18 +34,32 @@ pub(super) struct Target {
     pub label: String,
 }
 
-/// Resolves every source to places, in the order of the sources.
-pub(super) async fn resolve(registry: &StoreRegistry, namespace: &str, plan: &Plan) -> Outcome<Vec<Target>> {
+/// The store of each source, where the namespace may read what the source asks for. Nothing is sent to a store.
+pub(super) async fn doors(
+    registry: &StoreRegistry,
+    namespace: &str,
+    plan: &Plan,
+) -> Outcome<Vec<Arc<LiveStore>>> {
+    let mut doors = Vec::with_capacity(plan.sources.len());
+    for source in &plan.sources {
+        doors.push(
+            registry
+                .resolve(namespace, &source.store, granted(source))
+                .await?,
+        );
+    }
+    Ok(doors)
+}
+
+/// Resolves every source to places behind its door, in the order of the sources.
+pub(super) async fn resolve(plan: &Plan, doors: &[Arc<LiveStore>]) -> Outcome<Vec<Target>> {
     let mut targets = Vec::new();
-    for (index, source) in plan.sources.iter().enumerate() {
-        let store = registry
-            .resolve(namespace, &source.store, granted(source))
-            .await?;
+    for (index, (source, store)) in plan.sources.iter().zip(doors).enumerate() {
         match &source.wanted {
             Wanted::One(at) => targets.push(Target {
                 source: index,
                 found_as: None,
-                store,
+                store: Arc::clone(store),
                 at: at.clone(),
                 extraction: source.extraction.clone(),
                 label: describe(&at.place),
@@ -57,7 +71,7 @@ pub(super) async fn resolve(registry: &StoreRegistry, namespace: &str, plan: &Pl
                     .map(|found| (found.name.clone(), found))
                     .collect::<Vec<_>>();
                 for (key, found) in find::select(listed, pattern.as_ref(), *max)? {
-                    targets.push(found_target(index, &store, source, &key, found));
+                    targets.push(found_target(index, store, source, &key, found));
                 }
             }
         }

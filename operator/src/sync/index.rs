@@ -22,6 +22,8 @@ use crate::store::StoreKey;
 pub struct Memory {
     /// When its places were last looked at with success.
     pub looked_at: Option<Instant>,
+    /// The newest of the doors that they were looked at through: one that is built later has a higher number.
+    pub looked_through: u64,
     /// The same, for people.
     pub last_check: Option<DateTime<Utc>>,
     /// When it is looked at next, for people.

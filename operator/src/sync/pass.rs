@@ -54,6 +54,8 @@ pub(super) struct Done {
     pub state: State,
     /// Whether the stores were asked in this pass.
     pub looked: bool,
+    /// The newest of the doors that were used for it.
+    pub newest_door: u64,
     /// When to look again; `None` where nothing is due.
     pub next_look: Option<Duration>,
     /// What was done to the Secret.
@@ -91,15 +93,19 @@ impl Pass<'_> {
             return Ok(done(old, State::Synced, false, None));
         }
         let turn = Turn::of(self);
+        // Asked first: a grant that was withdrawn ends the use of what was read under it.
+        let doors = gather::doors(self.registry, &self.key.namespace, &plan).await?;
+        let newest_door = doors.iter().map(|door| door.id).max().unwrap_or_default();
         if settled
             && self.memory.failures == 0
+            && self.memory.looked_through >= newest_door
             && self.memory.looked_at.is_some_and(|at| at >= turn.began)
             && self.refresh_request(&old).is_none()
         {
-            // Something else woke us: the stores have been asked in this turn already.
+            // Something else woke us: the stores, as they are now, have been asked in this turn already.
             return Ok(done(old, State::Synced, false, Some(turn.left)));
         }
-        let targets = gather::resolve(self.registry, &self.key.namespace, &plan).await?;
+        let targets = gather::resolve(&plan, &doors).await?;
         if let Some(fault) = gather::nothing_found(&plan, &targets) {
             return Err(fault);
         }
@@ -114,7 +120,8 @@ impl Pass<'_> {
         let looks = if settled {
             let looks = gather::look_at_all(self.reader, &targets, since).await?;
             if nothing_new(&old, &targets, &looks) {
-                return Ok(done(self.acknowledge(old), State::Synced, true, Some(turn.left)));
+                let done = done(self.acknowledge(old), State::Synced, true, Some(turn.left));
+                return Ok(Done { newest_door, ..done });
             }
             Some(looks)
         } else {
@@ -124,6 +131,7 @@ impl Pass<'_> {
         let done = self.settle(&plan, old, secret, &targets, &read).await?;
         Ok(Done {
             next_look: (spec.refresh.policy == RefreshPolicy::Periodic).then_some(turn.left),
+            newest_door,
             ..done
         })
     }
@@ -420,6 +428,7 @@ fn done(status: SyncedSecretStatus, state: State, looked: bool, next_look: Optio
         status,
         state,
         looked,
+        newest_door: 0,
         next_look,
         deed: Deed::Nothing,
         new_lineage: None,
