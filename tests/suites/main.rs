@@ -9,6 +9,7 @@ mod kinds;
 mod rig;
 mod scene;
 mod silence;
+mod store_kinds;
 mod stores;
 mod sync;
 
@@ -38,5 +39,6 @@ fn main() -> Result<ExitCode> {
     silence::register(&mut suite);
     // Last: it knows the others by what is registered.
     behaviour::register(&mut suite);
+    store_kinds::register(&mut suite);
     Ok(suite.run())
 }

@@ -457,7 +457,8 @@ pub fn message_of(object: &SyncedSecret) -> Result<&str> {
         .message)
 }
 
-async fn apply<K>(api: &Api<K>, name: &str, mut object: Value) -> Result<()>
+/// Applies an object that has a `kind` and whatever goes below it.
+pub async fn apply<K>(api: &Api<K>, name: &str, mut object: Value) -> Result<()>
 where
     K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
 {

@@ -1,0 +1,127 @@
+//! Stores that go, come, and come back, while something reads from them.
+
+use anyhow::{Context as _, Result, ensure};
+use chrono::{DateTime, TimeDelta, Utc};
+use keyward_crds::SecretStore;
+use keyward_tests::harness::{Case, Suite};
+use keyward_tests::operator::Operator;
+use keyward_tests::rig::poll;
+use keyward_tests::rig::vault::Kv;
+use kube::api::DeleteParams;
+use serde_json::json;
+
+use crate::scene::{SOON, Scene};
+
+pub(super) fn register(suite: &mut Suite) {
+    keyward_tests::vault_tests!(
+        suite,
+        a_store_deleted_while_used_leaves_the_secret,
+        a_store_that_comes_later_wakes_what_waits_for_it,
+        a_store_that_works_again_wakes_what_waits_and_brings_secrets_back,
+        another_mount_of_a_store_is_read_at_once,
+    );
+}
+
+async fn a_store_deleted_while_used_leaves_the_secret(case: Case) -> Result<()> {
+    let scene = Scene::new(&case, Kv::V2).await?;
+    scene.write("apps/db", &json!({"password": "first"})).await?;
+    let operator = scene.operator().await?;
+    scene.synced_path("db", "apps/db").await?;
+    scene.ready("db").await?;
+    scene
+        .api::<SecretStore>()
+        .delete("vault", &DeleteParams::default())
+        .await?;
+    scene.told(&operator, "db", "StoreNotFound", "vault").await?;
+    scene.holds("db", &[("password", "first")]).await?;
+    scene.store("vault", &scene.vault_spec()).await?;
+    scene.ready("db").await?;
+    Ok(())
+}
+
+async fn a_store_that_comes_later_wakes_what_waits_for_it(case: Case) -> Result<()> {
+    let scene = Scene::new(&case, Kv::V2).await?;
+    scene.write("apps/db", &json!({"password": "first"})).await?;
+    let operator = scene.operator().await?;
+    for number in 0..3 {
+        scene
+            .synced_from(&format!("db-{number}"), "late", "apps/db")
+            .await?;
+    }
+    scene.told(&operator, "db-0", "StoreNotFound", "late").await?;
+    // Once the next try is far enough away, being ready before it shows who woke the object.
+    let next = poll::some("a try that is far away", SOON, || async {
+        let next = next_try(&scene, &operator, "db-0").await.ok()?;
+        (next - now() > TimeDelta::seconds(6)).then_some(next)
+    })
+    .await?;
+    scene.store("late", &scene.vault_spec()).await?;
+    scene.ready("db-0").await?;
+    ensure!(now() < next, "it was ready only when it was tried again");
+    for number in 1..3 {
+        scene.ready(&format!("db-{number}")).await?;
+    }
+    Ok(())
+}
+
+async fn a_store_that_works_again_wakes_what_waits_and_brings_secrets_back(case: Case) -> Result<()> {
+    let vault = case.private_vault().await?;
+    let scene = Scene::with(&case, &vault, Kv::V2).await?;
+    scene.write("apps/db", &json!({"password": "first"})).await?;
+    scene.write("apps/web", &json!({"password": "other"})).await?;
+    let operator = scene.operator().await?;
+    scene.synced_path("db", "apps/db").await?;
+    scene.synced_path("web", "apps/web").await?;
+    scene.ready("db").await?;
+    scene.ready("web").await?;
+
+    vault.seal().await?;
+    scene.refresh("db").await?;
+    scene.told(&operator, "db", "StoreSealed", "sealed").await?;
+    scene.store_reason("vault", "StoreSealed").await?;
+    scene.holds("db", &[("password", "first")]).await?;
+    scene.delete_secret("web").await?;
+    scene.told(&operator, "web", "StoreSealed", "sealed").await?;
+    ensure!(
+        scene.values("web").await?.is_none(),
+        "there is nothing to make it of"
+    );
+
+    vault.unseal().await?;
+    scene.ready("db").await?;
+    scene.holds("web", &[("password", "other")]).await?;
+    scene.ready("web").await?;
+    scene.store_reason("vault", "StoreReady").await?;
+    Ok(())
+}
+
+async fn another_mount_of_a_store_is_read_at_once(case: Case) -> Result<()> {
+    let scene = Scene::new(&case, Kv::V2).await?;
+    scene.write("apps/db", &json!({"password": "first"})).await?;
+    let _operator = scene.operator().await?;
+    scene.synced_path("db", "apps/db").await?;
+    scene.holds("db", &[("password", "first")]).await?;
+
+    let second = case.kv_mount(Kv::V2).await?;
+    scene
+        .vault
+        .api()
+        .write_secret(&second, Kv::V2, "apps/db", &json!({"password": "moved"}))
+        .await?;
+    let reads = format!("path \"{second}/*\" {{ capabilities = [\"read\"] }}");
+    scene.allow_policy("reader", &reads).await?;
+    let mut spec = scene.vault_spec();
+    spec["vault"]["mount"] = second.into();
+    scene.store("vault", &spec).await?;
+    scene.holds("db", &[("password", "moved")]).await
+}
+
+async fn next_try(scene: &Scene<'_>, operator: &Operator, name: &str) -> Result<DateTime<Utc>> {
+    let state = operator.state(&scene.namespace, name).await?;
+    let next = state["nextRefresh"].as_str().context("no next try is planned")?;
+    Ok(next.parse()?)
+}
+
+fn now() -> DateTime<Utc> {
+    std::time::SystemTime::now().into()
+}

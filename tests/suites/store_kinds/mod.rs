@@ -1,0 +1,74 @@
+//! Stores as objects: what their specs may say, how they log in, and what becomes of what reads through them.
+
+mod lifecycle;
+mod vault_auth;
+mod vault_tls;
+
+use anyhow::{Context as _, Result};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use keyward_crds::StoreStatus;
+use keyward_tests::harness::Suite;
+use kube::api::{Api, DeleteParams};
+use serde_json::{Map, Value, json};
+
+use crate::scene::{self, Scene};
+
+pub(super) fn register(suite: &mut Suite) {
+    lifecycle::register(suite);
+    vault_auth::register(suite);
+    vault_tls::register(suite);
+}
+
+/// What stores refer to.
+impl Scene<'_> {
+    /// Applies a Secret of these texts.
+    pub async fn credential(&self, name: &str, texts: &[(&str, &str)]) -> Result<()> {
+        self.credential_in(&self.namespace, name, texts).await
+    }
+
+    /// The same in another namespace.
+    pub async fn credential_in(&self, namespace: &str, name: &str, texts: &[(&str, &str)]) -> Result<()> {
+        let api: Api<Secret> = Api::namespaced(self.kubernetes.client(), namespace);
+        scene::apply(&api, name, json!({"kind": "Secret", "stringData": object(texts)})).await
+    }
+
+    /// Applies a ConfigMap of these texts.
+    pub async fn config_map(&self, name: &str, texts: &[(&str, &str)]) -> Result<()> {
+        let map = json!({"kind": "ConfigMap", "data": object(texts)});
+        scene::apply(&self.api::<ConfigMap>(), name, map).await
+    }
+
+    /// Deletes a Secret.
+    pub async fn delete_secret(&self, name: &str) -> Result<()> {
+        self.api::<Secret>()
+            .delete(name, &DeleteParams::default())
+            .await?;
+        Ok(())
+    }
+
+    /// Applies a `SyncedSecret` of one path of another store than `vault`.
+    pub async fn synced_from(&self, name: &str, store: &str, path: &str) -> Result<()> {
+        let source = json!({"storeRef": {"name": store}, "path": path});
+        self.synced(name, &json!({ "sources": [source] })).await
+    }
+
+    /// The spec of the store that works, with another way to log in.
+    pub fn vault_with(&self, auth: &Value) -> Value {
+        let mut spec = self.vault_spec();
+        spec["vault"]["auth"] = auth.clone();
+        spec
+    }
+}
+
+/// The message of a store's `Ready` condition.
+fn store_message(status: &StoreStatus) -> Result<&str> {
+    let ready = scene::ready_of(&status.conditions).context("there is no Ready condition")?;
+    Ok(&ready.message)
+}
+
+fn object(texts: &[(&str, &str)]) -> Map<String, Value> {
+    texts
+        .iter()
+        .map(|(key, text)| ((*key).to_owned(), Value::from(*text)))
+        .collect()
+}
