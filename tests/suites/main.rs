@@ -37,8 +37,8 @@ fn main() -> Result<ExitCode> {
     chart::register(&mut suite);
     endpoints::register(&mut suite);
     silence::register(&mut suite);
+    store_kinds::register(&mut suite);
     // Last: it knows the others by what is registered.
     behaviour::register(&mut suite);
-    store_kinds::register(&mut suite);
     Ok(suite.run())
 }
