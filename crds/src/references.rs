@@ -4,12 +4,15 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
+/// What Kubernetes takes as a name. There is no slash in it, so a name never leads to another namespace.
+pub(crate) const OBJECT_NAME: &str = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
+
 /// One key of a Secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretKey {
     /// Name of the Secret.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
     pub name: String,
     /// Key inside it.
     #[schemars(length(min = 1, max = 253))]
@@ -21,7 +24,7 @@ pub struct SecretKey {
 #[serde(rename_all = "camelCase")]
 pub struct ConfigMapKey {
     /// Name of the ConfigMap.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
     pub name: String,
     /// Key inside it.
     #[schemars(length(min = 1, max = 253))]
@@ -33,7 +36,7 @@ pub struct ConfigMapKey {
 #[serde(rename_all = "camelCase")]
 pub struct ServiceAccountName {
     /// Name of the ServiceAccount. It must carry the annotation `keyward.dev/allow-token-requests: "true"`.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
     pub name: String,
 }
 
@@ -42,6 +45,6 @@ pub struct ServiceAccountName {
 #[serde(rename_all = "camelCase")]
 pub struct ObjectName {
     /// Name of the object.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
     pub name: String,
 }

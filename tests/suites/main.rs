@@ -12,6 +12,7 @@ mod silence;
 mod store_kinds;
 mod stores;
 mod sync;
+mod tenancy;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,7 @@ fn main() -> Result<ExitCode> {
     endpoints::register(&mut suite);
     silence::register(&mut suite);
     store_kinds::register(&mut suite);
+    tenancy::register(&mut suite);
     // Last: it knows the others by what is registered.
     behaviour::register(&mut suite);
     Ok(suite.run())

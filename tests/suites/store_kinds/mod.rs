@@ -1,5 +1,9 @@
 //! Stores as objects: what their specs may say, how they log in, and what becomes of what reads through them.
 
+mod address;
+mod barbican;
+mod insecure;
+mod kubectl;
 mod lifecycle;
 mod vault_auth;
 mod vault_tls;
@@ -14,6 +18,10 @@ use serde_json::{Map, Value, json};
 use crate::scene::{self, Scene};
 
 pub(super) fn register(suite: &mut Suite) {
+    address::register(suite);
+    barbican::register(suite);
+    insecure::register(suite);
+    kubectl::register(suite);
     lifecycle::register(suite);
     vault_auth::register(suite);
     vault_tls::register(suite);

@@ -1,0 +1,135 @@
+//! Where stores may be is the administrator's to say: what is refused is never connected to.
+
+use anyhow::{Context as _, Result, ensure};
+use keyward_tests::harness::{Case, Suite};
+use keyward_tests::operator::Settings;
+use keyward_tests::rig::vault::Kv;
+use serde_json::{Value, json};
+
+use super::store_message;
+use crate::scene::Scene;
+
+pub(super) fn register(suite: &mut Suite) {
+    keyward_tests::tests!(
+        suite,
+        loopback_and_link_local_are_refused_by_default,
+        the_api_server_is_refused_even_where_loopback_is_allowed,
+        networks_that_the_administrator_denies_are_refused,
+    );
+}
+
+async fn loopback_and_link_local_are_refused_by_default(case: Case) -> Result<()> {
+    let scene = Scene::new(&case, Kv::V2).await?;
+    scene.write("apps/db", &json!({"password": "first"})).await?;
+    let port = port_of(scene.vault.url())?;
+    let refused = [
+        ("by-address", format!("https://127.0.0.1:{port}"), "loopback"),
+        ("by-name", format!("https://localhost:{port}"), "loopback"),
+        ("another-way", format!("https://127.1.2.3:{port}"), "loopback"),
+        ("in-ipv6", format!("https://[::1]:{port}"), "loopback"),
+        (
+            "as-ipv4-in-ipv6",
+            format!("https://[::ffff:127.0.0.1]:{port}"),
+            "loopback",
+        ),
+        ("as-a-number", format!("https://2130706433:{port}"), "loopback"),
+        ("metadata", "https://169.254.169.254".to_owned(), "link-local"),
+        ("link-local", "https://[fe80::1]:8200".to_owned(), "link-local"),
+        ("unspecified", format!("https://0.0.0.0:{port}"), "unspecified"),
+    ];
+    for (name, address, _) in &refused {
+        scene.store(name, &at(&scene, address)).await?;
+        scene.synced_from(name, name, "apps/db").await?;
+    }
+    let mark = scene.vault.audit().mark()?;
+    let settings = Settings {
+        arguments: Vec::new(),
+        ..Settings::inside(&scene.namespace)
+    };
+    let operator = scene.operator_with(&settings).await?;
+    for (name, _, words) in &refused {
+        let status = scene
+            .store_reason(name, "AddressRefused")
+            .await
+            .with_context(|| (*name).to_owned())?;
+        let message = store_message(&status)?;
+        ensure!(message.contains(words), "{name}: {message}");
+        let object = scene
+            .until(name, "not ready", |object| {
+                let status = object.status.as_ref();
+                let ready = status.and_then(|status| crate::scene::ready_of(&status.conditions));
+                ready.is_some_and(|ready| ready.status == "False")
+            })
+            .await?;
+        let message = crate::scene::message_of(&object)?;
+        ensure!(message.contains(words), "{name}: {message}");
+        ensure!(scene.values(name).await?.is_none());
+    }
+    ensure!(
+        operator
+            .metric("keyward_failures_total", "reason=\"AddressRefused\"")
+            .await?
+            >= 1.0
+    );
+    let asked = scene.asked_of_vault(mark)?;
+    ensure!(asked.is_empty(), "{asked:?}");
+    Ok(())
+}
+
+async fn the_api_server_is_refused_even_where_loopback_is_allowed(case: Case) -> Result<()> {
+    let scene = Scene::new(&case, Kv::V2).await?;
+    scene.write("apps/db", &json!({"password": "first"})).await?;
+    let port = port_of(scene.kubernetes.url())?;
+    let refused = [
+        ("by-address", scene.kubernetes.url().to_owned()),
+        ("by-name", format!("https://localhost:{port}")),
+    ];
+    for (name, address) in &refused {
+        scene.store(name, &at(&scene, address)).await?;
+        scene.synced_from(name, name, "apps/db").await?;
+    }
+    scene.synced_path("db", "apps/db").await?;
+    let mark = scene.kubernetes.audit().mark().await?;
+    let _operator = scene.operator().await?;
+    scene.ready("db").await?;
+    for (name, _) in &refused {
+        let status = scene.store_reason(name, "AddressRefused").await?;
+        let message = store_message(&status)?;
+        ensure!(message.contains("denies to stores"), "{name}: {message}");
+    }
+    let asked = scene.kubernetes.audit().since(mark).await?;
+    let led_astray: Vec<_> = asked
+        .iter()
+        .filter(|request| request.uri.starts_with("/v1/"))
+        .collect();
+    ensure!(led_astray.is_empty(), "{led_astray:?}");
+    Ok(())
+}
+
+async fn networks_that_the_administrator_denies_are_refused(case: Case) -> Result<()> {
+    let scene = Scene::new(&case, Kv::V2).await?;
+    let mut settings = Settings::inside(&scene.namespace);
+    settings
+        .arguments
+        .extend(["--deny-network".to_owned(), "127.0.0.0/8".to_owned()]);
+    let mark = scene.vault.audit().mark()?;
+    let _operator = scene.operator_with(&settings).await?;
+    let status = scene.store_reason("vault", "AddressRefused").await?;
+    let message = store_message(&status)?;
+    ensure!(message.contains("127.0.0.0/8"), "{message}");
+    let asked = scene.asked_of_vault(mark)?;
+    ensure!(asked.is_empty(), "{asked:?}");
+    Ok(())
+}
+
+/// The spec of the store that works, at another address.
+fn at(scene: &Scene<'_>, address: &str) -> Value {
+    let mut spec = scene.vault_spec();
+    spec["vault"]["address"] = address.into();
+    spec
+}
+
+fn port_of(url: &str) -> Result<&str> {
+    let port = url.rsplit(':').next();
+    port.context("the address has no port")
+}

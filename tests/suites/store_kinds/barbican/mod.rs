@@ -1,0 +1,81 @@
+//! Barbican through the operator, on the real Keystone and Barbican.
+
+mod logins;
+mod values;
+
+use anyhow::Result;
+use keyward_tests::harness::{Case, Suite};
+use keyward_tests::rig::openstack::{CredentialTerms, OpenStack, Role, Tenant};
+use keyward_tests::rig::vault::Kv;
+use serde_json::{Value, json};
+
+use crate::scene::Scene;
+
+pub(super) fn register(suite: &mut Suite) {
+    logins::register(suite);
+    values::register(suite);
+}
+
+/// A scene with a project of its own, and what stores need to log in to it.
+struct Cloud<'a> {
+    scene: Scene<'a>,
+    servers: &'a OpenStack,
+    tenant: Tenant,
+}
+
+impl<'a> Cloud<'a> {
+    async fn new(case: &'a Case) -> Result<Self> {
+        Self::with(case, case.openstack().await?).await
+    }
+
+    async fn with(case: &'a Case, servers: &'a OpenStack) -> Result<Self> {
+        Ok(Self {
+            scene: Scene::new(case, Kv::V2).await?,
+            servers,
+            tenant: servers.tenant(Role::Member).await?,
+        })
+    }
+
+    /// Makes a working store `barbican`, by application credential.
+    async fn working(case: &'a Case) -> Result<Self> {
+        let cloud = Self::new(case).await?;
+        let spec = cloud.by_credential("login").await?;
+        cloud.scene.store("barbican", &spec).await?;
+        Ok(cloud)
+    }
+
+    /// The spec of a store by a new application credential, whose secret lies in a Secret of this name.
+    async fn by_credential(&self, secret: &str) -> Result<Value> {
+        let credential = self
+            .tenant
+            .application_credential(&CredentialTerms::default())
+            .await?;
+        self.scene
+            .credential(secret, &[("secret", &credential.secret)])
+            .await?;
+        Ok(self.spec(&json!({"applicationCredential": {
+            "id": credential.id, "secretRef": {"name": secret, "key": "secret"},
+        }})))
+    }
+
+    /// The spec of a store by the user's password, which lies in a Secret of this name.
+    fn by_password(&self, secret: &str) -> Value {
+        self.spec(&json!({"password": {
+            "username": self.tenant.user, "project": self.tenant.project,
+            "passwordRef": {"name": secret, "key": "password"},
+        }}))
+    }
+
+    fn spec(&self, auth: &Value) -> Value {
+        json!({"barbican": {
+            "authUrl": self.servers.auth_url(), "ca": {"inline": self.servers.ca()}, "auth": auth,
+        }})
+    }
+
+    /// Applies a `SyncedSecret` of store `barbican`.
+    async fn synced(&self, name: &str, wanted: &Value) -> Result<()> {
+        let mut source = wanted.clone();
+        source["storeRef"] = json!({"name": "barbican"});
+        self.scene.synced(name, &json!({ "sources": [source] })).await
+    }
+}
