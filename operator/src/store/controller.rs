@@ -44,6 +44,8 @@ pub struct StoreController {
 struct Known {
     status: Option<StoreStatus>,
     rejected_logins: u32,
+    /// When a rejected login may be tried again.
+    retry_at: Option<Instant>,
 }
 
 impl StoreController {
@@ -70,6 +72,9 @@ impl StoreController {
             self.known().remove(key);
             return None;
         };
+        if self.take_retry(key) {
+            self.registry.retry_rejected(key).await;
+        }
         let outcome = match &slot.object {
             Err(fault) => Err(fault.clone()),
             Ok(store) => self.try_store(&slot, store).await,
@@ -95,25 +100,18 @@ impl StoreController {
 
     async fn next_check(&self, key: &StoreKey, slot: &Slot, fault: Option<Fault>) -> Duration {
         let Some(fault) = fault else {
-            self.known().entry(key.clone()).or_default().rejected_logins = 0;
+            if self.registry.has_rejected(slot).await {
+                // The store itself is well; one of its consumers is not let in.
+                return self.plan_retry(key);
+            }
+            let mut known = self.known();
+            let entry = known.entry(key.clone()).or_default();
+            (entry.rejected_logins, entry.retry_at) = (0, None);
             return until_expiry(slot).map_or(IDLE_CHECK, |left| left.min(IDLE_CHECK));
         };
         let may_retry_login = slot.object.as_ref().is_ok_and(StoreObject::may_retry_login);
         match fault.reason {
-            Reason::CredentialRejected if may_retry_login => {
-                let tries = {
-                    let mut known = self.known();
-                    let entry = known.entry(key.clone()).or_default();
-                    entry.rejected_logins = entry.rejected_logins.saturating_add(1);
-                    entry.rejected_logins
-                };
-                // The door never repeats a rejected login: a later try is a new door.
-                self.registry.retry(key).await;
-                let (first, longest) = LOGIN_RETRY;
-                first
-                    .saturating_mul(1 << tries.saturating_sub(1).min(6))
-                    .min(longest)
-            }
+            Reason::CredentialRejected if may_retry_login => self.plan_retry(key),
             Reason::InsecureExpired => {
                 // What was built under the exception ends with it.
                 self.registry.retry(key).await;
@@ -130,6 +128,36 @@ impl StoreController {
             }
             _ => fault.retry_after.unwrap_or(Duration::from_secs(2)),
         }
+    }
+
+    /// How long until a rejected login is tried again. A pass that comes before, for another cause, plans nothing new.
+    fn plan_retry(&self, key: &StoreKey) -> Duration {
+        let mut known = self.known();
+        let entry = known.entry(key.clone()).or_default();
+        let now = Instant::now();
+        if let Some(at) = entry.retry_at {
+            return at - now;
+        }
+        let (first, longest) = LOGIN_RETRY;
+        let wait = first
+            .saturating_mul(1 << entry.rejected_logins.min(6))
+            .min(longest);
+        entry.rejected_logins = entry.rejected_logins.saturating_add(1);
+        entry.retry_at = Some(now + wait);
+        wait
+    }
+
+    /// Whether the time of a planned try has come; it is used up by asking.
+    fn take_retry(&self, key: &StoreKey) -> bool {
+        let mut known = self.known();
+        let Some(entry) = known.get_mut(key) else {
+            return false;
+        };
+        let due = entry.retry_at.is_some_and(|at| at <= Instant::now());
+        if due {
+            entry.retry_at = None;
+        }
+        due
     }
 
     async fn write(&self, key: &StoreKey, slot: &Slot, fault: Option<&Fault>) -> Outcome<()> {

@@ -193,19 +193,18 @@ impl StoreObject {
     }
 
     /// Whether a rejected login may be tried again later although nothing changed on our side: only where repeated
-    /// failures cannot lock anybody out.
+    /// failures cannot lock anybody out. Vault locks users and roles (`userpass`, `appRole`) out after a few.
     #[must_use]
     pub fn may_retry_login(&self) -> bool {
         self.vault.as_ref().is_some_and(|vault| {
             let VaultAuth {
                 kubernetes,
-                app_role,
                 jwt,
                 cert,
                 token,
                 ..
             } = &vault.auth;
-            kubernetes.is_some() || app_role.is_some() || jwt.is_some() || cert.is_some() || token.is_some()
+            kubernetes.is_some() || jwt.is_some() || cert.is_some() || token.is_some()
         })
     }
 }

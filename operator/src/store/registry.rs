@@ -278,6 +278,19 @@ impl StoreRegistry {
         }
     }
 
+    /// Puts those doors of a store out of use whose login was rejected: a door never repeats one.
+    pub async fn retry_rejected(&self, key: &StoreKey) {
+        if let Some(slot) = self.slot(key) {
+            let mut doors = slot.doors.lock().await;
+            doors.retain(|_, built| !was_rejected(built));
+        }
+    }
+
+    /// Whether the login of one of a store's doors was rejected.
+    pub async fn has_rejected(&self, slot: &Slot) -> bool {
+        slot.doors.lock().await.values().any(was_rejected)
+    }
+
     /// The store object of that name with its doors.
     #[must_use]
     pub fn slot(&self, key: &StoreKey) -> Option<Arc<Slot>> {
@@ -363,6 +376,11 @@ fn not_ready(key: &StoreKey, fault: &Fault) -> Fault {
         message: format!("{key}: {}", fault.message).into(),
         ..fault.clone()
     }
+}
+
+fn was_rejected(built: &Built) -> bool {
+    let failing = built.as_ref().ok().and_then(|door| door.failing());
+    failing.is_some_and(|(fault, _)| fault.reason == Reason::CredentialRejected)
 }
 
 fn refers_to(store: &StoreObject, what: Referent, object: &ObjectKey) -> bool {

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use chrono::{DateTime, TimeDelta, Utc};
-use keyward_crds::SecretStore;
+use keyward_crds::{SecretStore, SyncedSecret};
 use keyward_tests::harness::{Case, Suite};
 use keyward_tests::operator::Operator;
 use keyward_tests::rig::poll;
@@ -10,7 +10,7 @@ use keyward_tests::rig::vault::Kv;
 use kube::api::DeleteParams;
 use serde_json::json;
 
-use crate::scene::{SOON, Scene};
+use crate::scene::{SOON, Scene, ready_of};
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::vault_tests!(
@@ -80,12 +80,16 @@ async fn a_store_that_works_again_wakes_what_waits_and_brings_secrets_back(case:
     scene.told(&operator, "db", "StoreSealed", "sealed").await?;
     scene.store_reason("vault", "StoreSealed").await?;
     scene.holds("db", &[("password", "first")]).await?;
-    scene.delete_secret("web").await?;
-    scene.told(&operator, "web", "StoreSealed", "sealed").await?;
-    ensure!(
-        scene.values("web").await?.is_none(),
-        "there is nothing to make it of"
-    );
+    // While the last value is still shared, the Secret is made anew of it; then there is nothing to make it of.
+    poll::until("the Secret to stay away", SOON, || async {
+        let _ = scene.delete_secret("web").await;
+        scene.api::<SyncedSecret>().get("web").await.is_ok_and(|object| {
+            let status = object.status.unwrap_or_default();
+            ready_of(&status.conditions).is_some_and(|ready| ready.reason == "StoreSealed")
+        })
+    })
+    .await?;
+    ensure!(scene.values("web").await?.is_none());
 
     vault.unseal().await?;
     scene.ready("db").await?;

@@ -72,7 +72,9 @@ async fn each_way_logs_in_once(case: Case) -> Result<()> {
         let logins = requests
             .iter()
             .filter(|request| request.is_login() && request.path.contains(&way.mount));
-        assert_eq!(logins.count(), 1, "logins of {}", way.name);
+        // The scene's own store logs in beside the one of this test.
+        let stores = if way.name == "kubernetes" { 2 } else { 1 };
+        assert_eq!(logins.count(), stores, "logins of {}", way.name);
     }
     Ok(())
 }
@@ -101,16 +103,16 @@ async fn a_wrong_credential_is_said_and_a_corrected_one_is_taken_up_at_once(case
             .context(way.name)?;
         scene.event(way.name, "CredentialRejected").await?;
     }
-    // A password may lock its user out, so it is tried once, however many read through the store.
     let rejected = scene.vault.audit().since(mark)?;
-    let userpass = ways
-        .iter()
-        .find(|way| way.name == "userpass")
-        .context("it is one of the ways")?;
-    let tries = rejected
-        .iter()
-        .filter(|request| request.is_login() && request.path.contains(&userpass.mount));
-    assert_eq!(tries.count(), 1);
+    for way in ways.iter().filter(|way| !way.mount.is_empty()) {
+        let tries = rejected
+            .iter()
+            .filter(|request| request.is_login() && request.path.contains(&way.mount))
+            .count();
+        // Vault locks users and roles out after a few; the others are tried again, with growing delays.
+        let most = if way.name == "cert" { 4 } else { 1 };
+        ensure!((1..=most).contains(&tries), "{tries} logins of {}", way.name);
+    }
     for way in &ways {
         way.plant(&scene, &way.right).await?;
     }

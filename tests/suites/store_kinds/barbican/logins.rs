@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use keyward_tests::harness::{Case, Suite};
-use keyward_tests::operator::Settings;
+use keyward_tests::operator::{Operator, Settings};
 use keyward_tests::rig::openstack::{CredentialTerms, NewSecret, Options, Service, What};
+use keyward_tests::rig::poll;
 use keyward_tests::rig::tls::Authority;
 use serde_json::json;
 
 use super::Cloud;
-use crate::scene::Scene;
+use crate::scene::{SOON, Scene, message_of};
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::tests!(
@@ -183,14 +184,9 @@ async fn barbican_is_found_by_region_interface_override_and_ca(case: Case) -> Re
     }
     scene.store_reason("wrong-ca", "TlsFailed").await?;
     scene.store_reason("wrong-override", "StoreUnavailable").await?;
-    let message = scene
-        .until("another-region", "refused for its region", |object| {
-            let status = object.status.as_ref();
-            let ready = status.and_then(|status| crate::scene::ready_of(&status.conditions));
-            ready.is_some_and(|ready| ready.status == "False" && ready.message.contains("elsewhere"))
-        })
-        .await?;
-    ensure!(message.status.is_some());
+    let object = scene.reason("another-region", "StoreProtocol").await?;
+    let message = message_of(&object)?;
+    ensure!(message.contains(cloud.servers.region()), "{message}");
     for (name, _) in &bad {
         ensure!(scene.values(name).await?.is_none(), "{name}");
     }
@@ -276,7 +272,7 @@ async fn a_short_token_is_renewed(case: Case) -> Result<()> {
         .await?;
     scene.holds("db", &[("password", "first")]).await?;
     // Long enough for the first token to end, told by the logins that follow it.
-    keyward_tests::rig::poll::until("a third login", lifetime * 4, || async {
+    poll::until("a third login", lifetime * 4, || async {
         keystone
             .logins(marks.0, &credential.id)
             .is_ok_and(|logins| logins.len() >= 3)
@@ -301,9 +297,9 @@ async fn a_short_token_is_renewed(case: Case) -> Result<()> {
 
 impl Scene<'_> {
     /// Waits until an operator has tried each of these and failed.
-    async fn looked_at(&self, operator: &keyward_tests::operator::Operator, names: &[String]) -> Result<()> {
+    async fn looked_at(&self, operator: &Operator, names: &[String]) -> Result<()> {
         for name in names {
-            keyward_tests::rig::poll::until(name, crate::scene::SOON, || async {
+            poll::until(name, SOON, || async {
                 let state = operator.state(&self.namespace, name).await;
                 state.is_ok_and(|state| !state["nextRefresh"].is_null())
             })
