@@ -44,12 +44,12 @@ async fn objects_are_listed_with_their_columns(case: Case) -> Result<()> {
     scene.reason("lost", "RemoteNotFound").await?;
     scene.store_reason("vault", "StoreReady").await?;
 
-    let list = async |what: &[&str]| {
+    let get = async |what: &[&str]| {
         let mut arguments = vec!["get", "-n", &scene.namespace];
         arguments.extend(what);
         kubectl(&case, scene.kubernetes, &arguments).await
     };
-    let secrets = list(&["kwss"]).await?;
+    let secrets = get(&["kwss"]).await?;
     let mut lines = secrets.lines();
     let header: Vec<_> = lines.next().unwrap_or_default().split_whitespace().collect();
     assert_eq!(
@@ -62,20 +62,20 @@ async fn objects_are_listed_with_their_columns(case: Case) -> Result<()> {
     assert_eq!(db[..5], ["db", "True", "Synced", "db", "1"], "{secrets}");
     let lost: Vec<_> = lines.next().unwrap_or_default().split_whitespace().collect();
     assert_eq!(lost[..3], ["lost", "False", "RemoteNotFound"], "{secrets}");
-    let wide = list(&["kwss", "lost", "-o", "wide"]).await?;
+    let wide = get(&["kwss", "lost", "-o", "wide"]).await?;
     ensure!(
         wide.contains("MESSAGE") && wide.contains("apps/nothing"),
         "{wide}"
     );
 
-    let stores = list(&["kwst"]).await?;
+    let stores = get(&["kwst"]).await?;
     let mut lines = stores.lines();
     let header: Vec<_> = lines.next().unwrap_or_default().split_whitespace().collect();
     assert_eq!(header, ["NAME", "READY", "REASON", "INSECURE", "AGE"]);
     let vault: Vec<_> = lines.next().unwrap_or_default().split_whitespace().collect();
     assert_eq!(vault[..3], ["vault", "True", "StoreReady"], "{stores}");
 
-    let all = list(&["keyward"]).await?;
+    let all = get(&["keyward"]).await?;
     for name in [
         "syncedsecret.keyward.dev/db",
         "syncedsecret.keyward.dev/lost",
@@ -83,7 +83,7 @@ async fn objects_are_listed_with_their_columns(case: Case) -> Result<()> {
     ] {
         ensure!(all.contains(name), "{all}");
     }
-    list(&["kwcst"]).await?;
+    get(&["kwcst"]).await?;
     Ok(())
 }
 

@@ -12,8 +12,8 @@ use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use keyward_crds::StoreStatus;
 use keyward_tests::harness::Suite;
-use kube::api::{Api, DeleteParams};
-use serde_json::{Map, Value, json};
+use kube::api::DeleteParams;
+use serde_json::{Value, json};
 
 use crate::scene::{self, Scene};
 
@@ -29,20 +29,9 @@ pub(super) fn register(suite: &mut Suite) {
 
 /// What stores refer to.
 impl Scene<'_> {
-    /// Applies a Secret of these texts.
-    pub async fn credential(&self, name: &str, texts: &[(&str, &str)]) -> Result<()> {
-        self.credential_in(&self.namespace, name, texts).await
-    }
-
-    /// The same in another namespace.
-    pub async fn credential_in(&self, namespace: &str, name: &str, texts: &[(&str, &str)]) -> Result<()> {
-        let api: Api<Secret> = Api::namespaced(self.kubernetes.client(), namespace);
-        scene::apply(&api, name, json!({"kind": "Secret", "stringData": object(texts)})).await
-    }
-
     /// Applies a ConfigMap of these texts.
-    pub async fn config_map(&self, name: &str, texts: &[(&str, &str)]) -> Result<()> {
-        let map = json!({"kind": "ConfigMap", "data": object(texts)});
+    pub async fn config_map(&self, name: &str, texts: &Value) -> Result<()> {
+        let map = json!({"kind": "ConfigMap", "data": texts});
         scene::apply(&self.api::<ConfigMap>(), name, map).await
     }
 
@@ -72,11 +61,4 @@ impl Scene<'_> {
 fn store_message(status: &StoreStatus) -> Result<&str> {
     let ready = scene::ready_of(&status.conditions).context("there is no Ready condition")?;
     Ok(&ready.message)
-}
-
-fn object(texts: &[(&str, &str)]) -> Map<String, Value> {
-    texts
-        .iter()
-        .map(|(key, text)| ((*key).to_owned(), Value::from(*text)))
-        .collect()
 }

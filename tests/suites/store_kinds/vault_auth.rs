@@ -5,7 +5,7 @@ use keyward_crds::SERVICE_ACCOUNT_CONSENT;
 use keyward_tests::harness::{Case, Suite};
 use keyward_tests::rig::vault::Kv;
 use keyward_tests::rig::{Mark, poll};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::store_message;
 use crate::scene::{AUDIENCE, SOON, Scene};
@@ -41,8 +41,11 @@ impl Way {
         if values.is_empty() {
             return Ok(());
         }
-        let texts: Vec<(&str, &str)> = values.iter().map(|(key, value)| (*key, value.as_str())).collect();
-        scene.credential(self.name, &texts).await
+        let texts: Map<String, Value> = values
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), value.as_str().into()))
+            .collect();
+        scene.credential(self.name, &Value::Object(texts)).await
     }
 }
 
@@ -154,7 +157,7 @@ async fn what_is_missing_is_named_and_taken_up_when_it_comes(case: Case) -> Resu
         "{message}"
     );
 
-    scene.credential("late", &[("other", "x")]).await?;
+    scene.credential("late", &json!({"other": "x"})).await?;
     poll::until("the missing key to be named", SOON, || async {
         let status = scene.store_reason("late", "CredentialMissing").await;
         status.is_ok_and(|status| {
@@ -162,7 +165,7 @@ async fn what_is_missing_is_named_and_taken_up_when_it_comes(case: Case) -> Resu
         })
     })
     .await?;
-    scene.credential("late", &[("token", &token)]).await?;
+    scene.credential("late", &json!({"token": token})).await?;
     scene.allow_reader("newcomer").await?;
     scene.ready("late").await?;
     scene.ready("newcomer").await?;
@@ -257,18 +260,15 @@ async fn reader_token(scene: &Scene<'_>) -> Result<String> {
     Ok(login.token)
 }
 
-/// Sets every method up in Vault, each at a mount of its own.
-async fn ways(scene: &Scene<'_>) -> Result<Vec<Way>> {
+/// Sets the methods that need it up in Vault, each at [`mount_of`]. Returns a role id of `AppRole` with its secret id.
+async fn set_up(scene: &Scene<'_>) -> Result<(String, String)> {
     let (api, policy) = (scene.vault.api(), format!("{}-reader", scene.mount));
-    let mount = |method: &str| format!("{method}-{}", scene.mount);
     for method in ["approle", "jwt", "userpass", "cert"] {
-        api.enable_auth(&mount(method), method).await?;
+        api.enable_auth(&mount_of(scene, method), method).await?;
     }
-    let (role_id, secret_id) = api
-        .create_approle(&mount("approle"), "app", &json!({"token_policies": [policy]}))
-        .await?;
+    let jwt = mount_of(scene, "jwt");
     api.write(
-        &format!("auth/{}/config", mount("jwt")),
+        &format!("auth/{jwt}/config"),
         &json!({"jwt_validation_pubkeys": scene.kubernetes.token_keys()?}),
     )
     .await?;
@@ -276,12 +276,26 @@ async fn ways(scene: &Scene<'_>) -> Result<Vec<Way>> {
         let settings = json!({
             "role_type": "jwt", "user_claim": "sub", "bound_audiences": [role], "token_policies": [policy],
         });
-        api.create_role(&mount("jwt"), role, &settings).await?;
+        api.create_role(&jwt, role, &settings).await?;
     }
-    api.create_user(&mount("userpass"), "someone", "right", &[&policy])
+    api.create_user(&mount_of(scene, "userpass"), "someone", "right", &[&policy])
         .await?;
-    api.create_cert_role(&mount("cert"), "app", scene.vault.ca(), "right", &[&policy])
+    let (cert, ca) = (mount_of(scene, "cert"), scene.vault.ca());
+    api.create_cert_role(&cert, "app", ca, "right", &[&policy])
         .await?;
+    let settings = json!({"token_policies": [policy]});
+    api.create_approle(&mount_of(scene, "approle"), "app", &settings)
+        .await
+}
+
+fn mount_of(scene: &Scene<'_>, method: &str) -> String {
+    format!("{method}-{}", scene.mount)
+}
+
+/// Every way to log in, each at a mount of its own.
+async fn ways(scene: &Scene<'_>) -> Result<Vec<Way>> {
+    let (role_id, secret_id) = set_up(scene).await?;
+    let mount = |method: &str| mount_of(scene, method);
     let jwt = async |audience: &str| {
         scene
             .kubernetes

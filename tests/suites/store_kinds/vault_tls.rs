@@ -87,8 +87,8 @@ async fn a_ca_from_an_object_is_followed(case: Case) -> Result<()> {
     }
 
     let plant = async |ca: &str| {
-        scene.config_map("trust", &[("ca.crt", ca)]).await?;
-        scene.credential("trust", &[("ca.crt", ca)]).await
+        scene.config_map("trust", &json!({"ca.crt": ca})).await?;
+        scene.credential("trust", &json!({"ca.crt": ca})).await
     };
     plant(stranger.certificate()).await?;
     for name in ["of-map", "of-secret"] {

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use keyward_crds::{DESIRED_HASH_ANNOTATION, SERVICE_ACCOUNT_CONSENT, SecretStore, SyncedSecret};
 use keyward_tests::harness::{Case, Suite};
 use keyward_tests::rig::kubernetes::Parts;
@@ -76,11 +76,12 @@ async fn no_field_of_a_store_reaches_into_another_namespace(case: Case) -> Resul
     scene.write("apps/db", &json!({"password": "first"})).await?;
     // Another tenant holds everything that these stores lack, each under the very name.
     let victim = case.namespace().await?;
-    let all: Vec<_> = ["value", "tls.crt", "tls.key"]
-        .iter()
-        .map(|key| (*key, "treasure"))
-        .collect();
-    scene.credential_in(&victim, "treasure", &all).await?;
+    let held = json!({
+        "kind": "Secret",
+        "stringData": {"value": "treasure", "tls.crt": "treasure", "tls.key": "treasure"},
+    });
+    let secrets: Api<Secret> = Api::namespaced(scene.kubernetes.client(), &victim);
+    scene::apply(&secrets, "treasure", held).await?;
     lend_account(&scene, &victim, "treasure").await?;
     let stores = referring(&scene, "treasure");
     for (name, spec) in &stores {

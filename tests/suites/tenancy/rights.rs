@@ -32,9 +32,9 @@ async fn the_operator_has_the_rights_it_uses_and_no_other(case: Case) -> Result<
     // A watch is in the log once it has ended.
     operator.stop().await?;
 
-    let user = format!("system:serviceaccount:{}:keyward", scene.namespace);
+    let account = format!("system:serviceaccount:{}:keyward", scene.namespace);
     let asked = kubernetes.audit().since(mark).await?;
-    let asked: Vec<_> = asked.iter().filter(|request| request.user == user).collect();
+    let asked: Vec<_> = asked.iter().filter(|request| request.user == account).collect();
     let refused: Vec<_> = asked.iter().filter(|request| request.status == 403).collect();
     ensure!(refused.is_empty(), "{refused:?}");
     let used: BTreeSet<Right> = asked.iter().flat_map(|request| rights_of(request)).collect();
@@ -48,8 +48,12 @@ async fn the_operator_has_the_rights_it_uses_and_no_other(case: Case) -> Result<
 async fn be_busy(scene: &Scene<'_>) -> Result<()> {
     scene.write("apps/db", &json!({"password": "first"})).await?;
     scene.write("apps/web", &json!({"password": "first"})).await?;
-    scene.credential("reader-token", &[("token", "wrong")]).await?;
-    scene.config_map("trust", &[("ca.crt", scene.vault.ca())]).await?;
+    scene
+        .credential("reader-token", &json!({"token": "wrong"}))
+        .await?;
+    scene
+        .config_map("trust", &json!({"ca.crt": scene.vault.ca()}))
+        .await?;
     let mut by_token =
         scene.vault_with(&json!({"token": {"tokenRef": {"name": "reader-token", "key": "token"}}}));
     by_token["vault"]["ca"] = json!({"configMapRef": {"name": "trust", "key": "ca.crt"}});
@@ -108,7 +112,7 @@ async fn be_busy(scene: &Scene<'_>) -> Result<()> {
     })
     .await?;
     // A Secret of somebody else, whose owners must be known before keys are added.
-    scene.credential("foreign", &[("other", "theirs")]).await?;
+    scene.credential("foreign", &json!({"other": "theirs"})).await?;
     let adopting = json!({
         "sources": [source("apps/db")],
         "target": {"name": "foreign", "adoption": {"policy": "AddKeys"}},

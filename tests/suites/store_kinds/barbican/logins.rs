@@ -51,10 +51,10 @@ async fn each_way_of_logging_in_to_keystone_works(case: Case) -> Result<()> {
     }});
     // Every JSON document is a YAML document.
     scene
-        .credential("clouds", &[("clouds.yaml", &clouds.to_string())])
+        .credential("clouds", &json!({"clouds.yaml": clouds.to_string()}))
         .await?;
     scene
-        .credential("password", &[("password", &tenant.password)])
+        .credential("password", &json!({"password": tenant.password}))
         .await?;
     let file = |name: &str| {
         json!({"barbican": {
@@ -98,8 +98,12 @@ async fn a_wrong_credential_of_keystone_is_said_and_a_corrected_one_taken_up_at_
     let by_credential = cloud.spec(&json!({"applicationCredential": {
         "id": credential.id, "secretRef": {"name": "credential", "key": "secret"},
     }}));
-    scene.credential("credential", &[("secret", "wrong")]).await?;
-    scene.credential("password", &[("password", "wrong")]).await?;
+    scene
+        .credential("credential", &json!({"secret": "wrong"}))
+        .await?;
+    scene
+        .credential("password", &json!({"password": "wrong"}))
+        .await?;
     let stores = [
         ("by-credential", by_credential),
         ("by-password", cloud.by_password("password")),
@@ -118,10 +122,10 @@ async fn a_wrong_credential_of_keystone_is_said_and_a_corrected_one_taken_up_at_
     }
     assert_eq!(log.failed_logins(mark, &tenant.user)?, 1);
     scene
-        .credential("credential", &[("secret", &credential.secret)])
+        .credential("credential", &json!({"secret": credential.secret}))
         .await?;
     scene
-        .credential("password", &[("password", &tenant.password)])
+        .credential("password", &json!({"password": tenant.password}))
         .await?;
     for (name, _) in &stores {
         scene.holds(name, &[("password", "first")]).await?;
@@ -159,7 +163,7 @@ async fn barbican_is_found_by_region_interface_override_and_ca(case: Case) -> Re
         ),
     ];
     scene
-        .config_map("trust", &[("ca.crt", cloud.servers.ca())])
+        .config_map("trust", &json!({"ca.crt": cloud.servers.ca()}))
         .await?;
     let stranger = Authority::new("stranger")?;
     let bad = [
@@ -204,7 +208,7 @@ async fn stores_that_share_a_bad_password_cause_one_failed_login(case: Case) -> 
     let names: Vec<String> = (0..10).map(|number| format!("store-{number}")).collect();
     for name in &names {
         // Each has a Secret of its own, with the same wrong password.
-        scene.credential(name, &[("password", "wrong")]).await?;
+        scene.credential(name, &json!({"password": "wrong"})).await?;
         scene.store(name, &cloud.by_password(name)).await?;
         let source = json!({"storeRef": {"name": name}, "name": "db", "key": "password"});
         let target = json!({"sources": [source], "target": {"name": format!("{name}-copy")}});
@@ -221,7 +225,7 @@ async fn stores_that_share_a_bad_password_cause_one_failed_login(case: Case) -> 
 
     // A successor knows it without asking.
     let second = scene.operator_with(&Settings::inside(&scene.namespace)).await?;
-    scene.credential("new", &[("password", "wrong")]).await?;
+    scene.credential("new", &json!({"password": "wrong"})).await?;
     scene.store("newcomer", &cloud.by_password("new")).await?;
     scene.store_reason("newcomer", "CredentialRejected").await?;
     scene.looked_at(&second, &names).await?;
@@ -229,7 +233,9 @@ async fn stores_that_share_a_bad_password_cause_one_failed_login(case: Case) -> 
 
     // The user was never locked out.
     for name in &names {
-        scene.credential(name, &[("password", &tenant.password)]).await?;
+        scene
+            .credential(name, &json!({"password": tenant.password}))
+            .await?;
     }
     for name in &names {
         scene
@@ -254,7 +260,7 @@ async fn a_short_token_is_renewed(case: Case) -> Result<()> {
     let id = key_manager.store(&NewSecret::named("db"), b"first").await?;
     let credential = tenant.application_credential(&CredentialTerms::default()).await?;
     scene
-        .credential("login", &[("secret", &credential.secret)])
+        .credential("login", &json!({"secret": credential.secret}))
         .await?;
     let spec = cloud.spec(&json!({"applicationCredential": {
         "id": credential.id, "secretRef": {"name": "login", "key": "secret"},

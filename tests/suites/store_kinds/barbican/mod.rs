@@ -51,7 +51,7 @@ impl<'a> Cloud<'a> {
             .application_credential(&CredentialTerms::default())
             .await?;
         self.scene
-            .credential(secret, &[("secret", &credential.secret)])
+            .credential(secret, &json!({"secret": credential.secret}))
             .await?;
         Ok(self.spec(&json!({"applicationCredential": {
             "id": credential.id, "secretRef": {"name": secret, "key": "secret"},

@@ -68,7 +68,7 @@ async fn every_byte_arrives_and_sizes_end_where_barbican_says(case: Case) -> Res
     .await?;
     keys.store(&NewSecret::named("single"), &single).await?;
     ensure!(
-        keys.store(&NewSecret::named("too-long"), &[1; 20_001])
+        keys.store(&NewSecret::named("too-long"), &vec![1; 20_001])
             .await
             .is_err(),
         "Barbican has a limit"
@@ -102,49 +102,32 @@ async fn containers_become_keys(case: Case) -> Result<()> {
     let private = part(SecretKind::Private, b"private").await?;
     let public = part(SecretKind::Public, b"public").await?;
     let chain = part(SecretKind::Certificate, b"chain").await?;
-    let kinds: [(&str, ContainerKind, Vec<(&str, &str)>); 3] = [
-        (
-            "tls",
-            ContainerKind::Certificate,
-            vec![
-                ("certificate", &certificate),
-                ("private_key", &private),
-                ("intermediates", &chain),
-            ],
-        ),
-        (
-            "pair",
-            ContainerKind::Rsa,
-            vec![("public_key", &public), ("private_key", &private)],
-        ),
-        (
-            "bag",
-            ContainerKind::Generic,
-            vec![("one", &public), ("two.pem", &chain)],
-        ),
-    ];
-    let _operator = scene.operator().await?;
-    for (name, kind, secrets) in &kinds {
-        let id = keys
-            .create_container(&Container {
-                name,
-                kind: *kind,
-                secrets,
-            })
-            .await?;
+    let make = async |name: &str, kind, secrets: &[(&str, &str)]| {
+        let container = Container { name, kind, secrets };
+        let id = keys.create_container(&container).await?;
         cloud.synced(name, &json!({ "container": id })).await?;
-        if *name == "tls" {
-            let fields = json!([
-                {"field": "certificate", "key": "tls.crt"},
-                {"field": "private_key", "key": "tls.key"},
-            ]);
-            let source = json!({
-                "storeRef": {"name": "barbican"}, "container": id, "fields": fields,
-            });
-            let spec = json!({"sources": [source], "target": {"type": "kubernetes.io/tls"}});
-            scene.synced("chosen", &spec).await?;
-        }
-    }
+        anyhow::Ok(id)
+    };
+    let _operator = scene.operator().await?;
+    let parts = [
+        ("certificate", certificate.as_str()),
+        ("private_key", &private),
+        ("intermediates", &chain),
+    ];
+    let tls = make("tls", ContainerKind::Certificate, &parts).await?;
+    let parts = [("public_key", public.as_str()), ("private_key", &private)];
+    make("pair", ContainerKind::Rsa, &parts).await?;
+    let parts = [("one", public.as_str()), ("two.pem", &chain)];
+    make("bag", ContainerKind::Generic, &parts).await?;
+    let chosen = json!({
+        "storeRef": {"name": "barbican"}, "container": tls,
+        "fields": [
+            {"field": "certificate", "key": "tls.crt"},
+            {"field": "private_key", "key": "tls.key"},
+        ],
+    });
+    let spec = json!({"sources": [chosen], "target": {"type": "kubernetes.io/tls"}});
+    scene.synced("chosen", &spec).await?;
     scene
         .holds(
             "tls",
