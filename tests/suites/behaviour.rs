@@ -164,9 +164,9 @@ fn tests_in(text: &str) -> impl Iterator<Item = String> {
             is_test = true;
         }
         let (_, rest) = line.split_once("fn ")?;
-        let test = std::mem::take(&mut is_test);
+        let marked = std::mem::take(&mut is_test);
         let (name, _) = rest.split_once('(')?;
-        test.then(|| {
+        marked.then(|| {
             if inside {
                 format!("tests::{name}")
             } else {
