@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use keyward_tests::harness::{Case, Suite};
+use keyward_tests::operator::Settings;
 use keyward_tests::rig::vault::{Kv, StoreRequest};
 use keyward_tests::rig::{Mark, poll};
 use kube::api::Api;
@@ -138,21 +139,24 @@ async fn a_frozen_store_delays_no_other(case: Case) -> Result<()> {
         "auth": {"token": {"tokenRef": {"name": "frozen-token", "key": "token"}}},
     }});
     scene.store("frozen", &spec).await?;
-    let _operator = scene.operator().await?;
     // More objects than workers: without lanes they would all wait for the frozen store.
-    let hung = Many::new(&scene, "hung", 80);
+    let mut settings = Settings::inside(&scene.namespace);
+    let few = ["--max-concurrent=8", "--lane-limit=4"];
+    settings.arguments.extend(few.map(ToOwned::to_owned));
+    let _operator = scene.operator_with(&settings).await?;
+    let hung = Many::new(&scene, "hung", 12);
     hung.write_to(&frozen, "kv", "first").await?;
     hung.declare("frozen", &json!({})).await?;
-    let healthy = Many::new(&scene, "healthy", 10);
+    let healthy = Many::new(&scene, "healthy", 4);
     healthy.write("first").await?;
     healthy.declare("vault", &json!({})).await?;
     hung.hold("first").await?;
     healthy.hold("first").await?;
     hung.reason("Synced").await?;
 
+    healthy.write("second").await?;
     frozen.pause()?;
     let asked = hung.refresh().await?;
-    healthy.write("second").await?;
     healthy.refresh().await?;
     let served = healthy.hold("second").await;
     let hung_meanwhile = hung.objects().await?;
