@@ -9,8 +9,6 @@ pub enum Reason {
     Observed,
     /// The object is suspended and left as it is.
     Suspended,
-    /// The first attempt has not finished yet.
-    Pending,
     /// The object's spec contradicts itself in a way the schema cannot say.
     SpecInvalid,
     /// The store is usable: address, TLS, login and mount were seen to work.
@@ -99,8 +97,6 @@ pub enum Reason {
     NewLineage,
     /// A new value was written to the Secret.
     SecretUpdated,
-    /// The Secret was created.
-    SecretCreated,
     /// The Secret was changed or deleted by somebody else and was put right.
     DriftRepaired,
     /// Consumers are being restarted with the new value.
@@ -117,8 +113,6 @@ pub enum Reason {
     ClusterDenied,
     /// Something changed underneath; the object is planned anew.
     Conflict,
-    /// The outcome of a write is unknown and is looked up before anything else happens.
-    Ambiguous,
 }
 
 impl Reason {
@@ -127,7 +121,6 @@ impl Reason {
         Self::Synced,
         Self::Observed,
         Self::Suspended,
-        Self::Pending,
         Self::SpecInvalid,
         Self::StoreReady,
         Self::StoreNotFound,
@@ -172,7 +165,6 @@ impl Reason {
         Self::VersionRegressed,
         Self::NewLineage,
         Self::SecretUpdated,
-        Self::SecretCreated,
         Self::DriftRepaired,
         Self::RolloutProgressing,
         Self::RolloutComplete,
@@ -181,7 +173,6 @@ impl Reason {
         Self::ClusterUnavailable,
         Self::ClusterDenied,
         Self::Conflict,
-        Self::Ambiguous,
     ];
 
     /// The reason as it is written in conditions, events and metric labels.
