@@ -2,15 +2,15 @@
 
 use std::process::Stdio;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use keyward_tests::harness::{Case, Suite};
 use keyward_tests::operator;
-use keyward_tests::rig::kubernetes::{Kubernetes, Parts};
+use keyward_tests::rig::kubernetes::{Kubernetes, Options, Parts};
 use keyward_tests::rig::vault::Kv;
 use serde_json::json;
 use tokio::process::Command;
 
-use crate::scene::Scene;
+use crate::scene::{SOON, Scene};
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::tests!(
@@ -21,16 +21,20 @@ pub(super) fn register(suite: &mut Suite) {
 }
 
 async fn definitions_are_applied_on_either_side(case: Case) -> Result<()> {
-    let kubernetes = case.private_kubernetes(Parts::ApiServer).await?;
+    // A control plane without the kinds: taking them away from another one takes long.
+    let bare = Options {
+        parts: Parts::ApiServer,
+        kinds: Vec::new(),
+    };
+    let kubernetes = Kubernetes::start(case.run().await?, &case.unique(), &bare).await?;
     let manifests = operator::workspace().join("crds/manifests").display().to_string();
-    kubectl(&case, &kubernetes, &["delete", "-f", &manifests]).await?;
     let made = kubectl(&case, &kubernetes, &["apply", "-f", &manifests]).await?;
     assert_eq!(made.matches(" created").count(), 3, "{made}");
     let same = kubectl(&case, &kubernetes, &["apply", "-f", &manifests]).await?;
     assert_eq!(same.matches(" unchanged").count(), 3, "{same}");
-    kubectl(&case, &kubernetes, &["delete", "-f", &manifests]).await?;
-    let made = kubectl(&case, &kubernetes, &["apply", "--server-side", "-f", &manifests]).await?;
-    assert_eq!(made.matches(" serverside-applied").count(), 3, "{made}");
+    let taken = ["apply", "--server-side", "--force-conflicts", "-f", &manifests];
+    let taken = kubectl(&case, &kubernetes, &taken).await?;
+    assert_eq!(taken.matches(" serverside-applied").count(), 3, "{taken}");
     Ok(())
 }
 
@@ -91,13 +95,16 @@ async fn objects_are_listed_with_their_columns(case: Case) -> Result<()> {
 async fn kubectl(case: &Case, kubernetes: &Kubernetes, arguments: &[&str]) -> Result<String> {
     let kubeconfig = case.run().await?.subfolder(&case.unique())?.join("kubeconfig");
     kubernetes.admin().save(&kubeconfig)?;
-    let output = Command::new(kubernetes.kubectl())
+    let command = Command::new(kubernetes.kubectl())
         .args(arguments)
         .env("KUBECONFIG", &kubeconfig)
         .env("HOME", kubeconfig.parent().unwrap_or(&kubeconfig))
         .stdin(Stdio::null())
-        .output()
-        .await?;
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(SOON, command)
+        .await
+        .with_context(|| format!("kubectl {arguments:?} takes too long"))??;
     ensure!(
         output.status.success(),
         "kubectl {arguments:?}: {}",
