@@ -12,6 +12,7 @@ use keyward_tests::rig::process::Launch;
 use keyward_tests::rig::run::Run;
 use rustix::process::{Pid, Signal};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Makes this program a runner that waits to be ended, in the way that the value says.
 const ROLE: &str = "KEYWARD_TEST_RUNNER";
@@ -35,6 +36,12 @@ pub(crate) fn serve_if_asked() -> Result<()> {
     let Some(role) = std::env::var_os(ROLE) else {
         return Ok(());
     };
+    // A program that was started in the background ignores SIGINT from birth, and so do its children: a handler makes
+    // it end as a runner at a terminal does.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let mut interrupt = runtime.block_on(async { signal(SignalKind::interrupt()) })?;
     let run = Run::start()?;
     // A server that has a child of its own, which only the mark in its environment gives away.
     let _server = Launch::new("sleeper", "/bin/sh")
@@ -44,9 +51,9 @@ pub(crate) fn serve_if_asked() -> Result<()> {
     writeln!(stdout, "{}", run.folder().display())?;
     stdout.flush()?;
     assert!(role != "panic", "this runner was told to panic");
-    loop {
-        std::thread::park();
-    }
+    runtime.block_on(interrupt.recv());
+    // Without unwinding: what is left behind is the keeper's to clean up.
+    std::process::exit(130)
 }
 
 async fn nothing_is_left_after_kill_9(_: Case) -> Result<()> {
@@ -143,7 +150,9 @@ impl Runner {
     }
 
     async fn expect_nothing_left(&mut self) -> Result<()> {
-        self.child.wait().await?;
+        tokio::time::timeout(CLEAN_WITHIN, self.child.wait())
+            .await
+            .context("the runner did not end")??;
         poll::until("the run to be gone", CLEAN_WITHIN, async || {
             !self.folder.exists() && processes_of(&self.folder).is_empty()
         })
