@@ -146,7 +146,7 @@ impl Pass<'_> {
     ) -> Outcome<Vec<SharedReading>> {
         let wave = Instant::now().checked_sub(WAVE_AGE).unwrap_or(since);
         let old = self.object.status.clone().unwrap_or_default();
-        let edited = old.secret.is_some() && old.observed_generation != self.object.metadata.generation;
+        let edited = old.secret.is_some() && self.spec_changed(&old);
         let since = match looks {
             Some(looks) => looks.iter().map(|look| look.at).collect(),
             None if self.refresh_request(&old).is_some() => vec![since; targets.len()],
