@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use chrono::{DateTime, Utc};
+use keyward::runtime::clock;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::discovery;
 use serde_json::Value;
@@ -46,6 +48,18 @@ pub struct Settings {
     pub arguments: Vec<String>,
     /// What it logs.
     pub log: String,
+    /// Which program it is.
+    pub program: Program,
+}
+
+/// Where the operator's program comes from.
+#[derive(Debug, Clone, Default)]
+pub enum Program {
+    /// The running program itself, which calls [`serve_if_asked`].
+    #[default]
+    ThisOne,
+    /// A binary `keyward` that was built before.
+    Built(PathBuf),
 }
 
 impl Settings {
@@ -57,6 +71,7 @@ impl Settings {
             scope: Some(namespace.to_owned()),
             arguments: vec!["--allow-loopback-stores".to_owned()],
             log: "info,keyward=trace".to_owned(),
+            program: Program::ThisOne,
         }
     }
 }
@@ -65,6 +80,7 @@ impl Settings {
 pub struct Operator {
     server: Server,
     endpoint: String,
+    started: DateTime<Utc>,
 }
 
 impl Operator {
@@ -88,7 +104,10 @@ impl Operator {
         name: &str,
         settings: &Settings,
     ) -> Result<Self> {
-        let program = std::env::current_exe().context("this program cannot be found")?;
+        let program = match &settings.program {
+            Program::ThisOne => std::env::current_exe().context("this program cannot be found")?,
+            Program::Built(path) => path.clone(),
+        };
         let token = kubernetes.token(&settings.home, ACCOUNT, &[]).await?;
         let kubeconfig = run.subfolder(name)?.join("kubeconfig");
         kubernetes.bearer(&token).save(&kubeconfig)?;
@@ -107,9 +126,11 @@ impl Operator {
         if let Some(scope) = &settings.scope {
             launch = launch.args(["--namespace-scope", scope]);
         }
+        let started = clock::now();
         Ok(Self {
             server: launch.start(run)?,
             endpoint: format!("http://127.0.0.1:{port}"),
+            started,
         })
     }
 
@@ -123,6 +144,12 @@ impl Operator {
                     .is_ok_and(|answer| answer.status().is_success())
             })
             .await
+    }
+
+    /// The instant before its process was made.
+    #[must_use]
+    pub fn started(&self) -> DateTime<Utc> {
+        self.started
     }
 
     /// The process.

@@ -189,7 +189,7 @@ async fn the_operator_runs_with_what_helm_installed_and_secrets_outlive_it(case:
         home: home.clone(),
         scope: None,
         arguments: arguments_of(&deployment)?,
-        log: "info,keyward=trace".to_owned(),
+        ..Settings::inside(&home)
     };
     ensure!(
         settings

@@ -15,7 +15,7 @@ use super::examples;
 use super::kubectl::Kubectl;
 use super::screen::Screen;
 use super::seeds::{self, OPENSTACK, Place, Seeds, Values};
-use crate::operator::{Operator, Settings, workspace};
+use crate::operator::{Operator, Program, Settings, workspace};
 use crate::rig::fleet::Fleet;
 use crate::rig::run::Run;
 use crate::rig::{Mark, poll};
@@ -208,6 +208,7 @@ async fn start_operator(run: &Run, fleet: &Fleet, lasting: bool) -> Result<Opera
         scope: None,
         arguments: vec!["--allow-loopback-stores".to_owned()],
         log: log.to_owned(),
+        program: Program::ThisOne,
     };
     Operator::start(run, &fleet.kubernetes, "keyward", &settings).await
 }

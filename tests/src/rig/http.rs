@@ -13,15 +13,20 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A client that trusts `ca` (PEM) and shows no certificate.
 pub fn client(ca: &str) -> Result<reqwest::Client> {
-    build(ca, None)
+    build(ca, None, &[])
+}
+
+/// A client that trusts `ca` (PEM) and sends many requests over one connection where the server can.
+pub fn multiplexing_client(ca: &str) -> Result<reqwest::Client> {
+    build(ca, None, &[b"h2", b"http/1.1"])
 }
 
 /// A client that trusts `ca` (PEM) and shows a certificate.
 pub fn client_as(ca: &str, identity: &Identity) -> Result<reqwest::Client> {
-    build(ca, Some(identity))
+    build(ca, Some(identity), &[])
 }
 
-fn build(ca: &str, identity: Option<&Identity>) -> Result<reqwest::Client> {
+fn build(ca: &str, identity: Option<&Identity>, protocols: &[&[u8]]) -> Result<reqwest::Client> {
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(ca.as_bytes()) {
         roots.add(certificate.context("read the certificate authority")?)?;
@@ -30,13 +35,14 @@ fn build(ca: &str, identity: Option<&Identity>) -> Result<reqwest::Client> {
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots);
-    let config = match identity {
+    let mut config = match identity {
         None => config.with_no_client_auth(),
         Some(identity) => config.with_client_auth_cert(
             vec![CertificateDer::from_pem_slice(identity.certificate.as_bytes())?],
             PrivateKeyDer::from_pem_slice(identity.key.as_bytes())?,
         )?,
     };
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     Ok(reqwest::Client::builder()
         .tls_backend_preconfigured(config)
         .redirect(reqwest::redirect::Policy::none())

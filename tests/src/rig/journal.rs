@@ -32,15 +32,21 @@ impl Journal {
 
     /// What was written since `mark`. A last line that is only half written is left for the next call.
     pub(super) fn since<T: DeserializeOwned>(&self, mark: Mark) -> Result<Vec<T>> {
+        self.read_on(mark).map(|(entries, _)| entries)
+    }
+
+    /// The same, and the place to go on from.
+    pub(super) fn read_on<T: DeserializeOwned>(&self, mark: Mark) -> Result<(Vec<T>, Mark)> {
         let mut file = File::open(&self.path).with_context(|| format!("open {}", self.path.display()))?;
         file.seek(SeekFrom::Start(mark.0))?;
         let mut text = String::new();
         file.read_to_string(&mut text)
             .with_context(|| format!("read {}", self.path.display()))?;
-        text.split_inclusive('\n')
-            .filter(|line| line.ends_with('\n'))
-            .map(|line| serde_json::from_str(line).with_context(|| format!("parse {}", self.path.display())))
-            .collect()
+        let whole = text.rfind('\n').map_or(0, |last| last + 1);
+        let entries = text[..whole]
+            .lines()
+            .map(|line| serde_json::from_str(line).with_context(|| format!("parse {}", self.path.display())));
+        Ok((entries.collect::<Result<_>>()?, Mark(mark.0 + whole as u64)))
     }
 }
 
@@ -58,6 +64,9 @@ mod tests {
         let journal = Journal::new(path.clone());
         let mark = journal.end().unwrap();
         std::fs::write(&path, "{\"n\":1}\n{\"n\":2}\n{\"n\":").unwrap();
-        assert_eq!(journal.since::<Value>(mark).unwrap(), [json!({"n": 2})]);
+        let (entries, mark) = journal.read_on::<Value>(mark).unwrap();
+        assert_eq!(entries, [json!({"n": 2})]);
+        std::fs::write(&path, "{\"n\":1}\n{\"n\":2}\n{\"n\":3}\n").unwrap();
+        assert_eq!(journal.since::<Value>(mark).unwrap(), [json!({"n": 3})]);
     }
 }

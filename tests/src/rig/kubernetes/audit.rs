@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
 use crate::rig::journal::{Journal, Mark};
@@ -37,6 +38,8 @@ pub struct ApiRequest {
     pub uri: String,
     /// The HTTP status of the answer.
     pub status: u16,
+    /// When it was answered.
+    pub at: DateTime<Utc>,
 }
 
 impl AuditLog {
@@ -57,11 +60,17 @@ impl AuditLog {
     /// it ends.
     pub async fn since(&self, mark: Mark) -> Result<Vec<ApiRequest>> {
         self.settle().await?;
-        let events: Vec<Event> = self.journal.since(mark)?;
+        self.written_since(mark).map(|(requests, _)| requests)
+    }
+
+    /// The same without asking anything of the API server, so the newest may be missing. Also the place to go on from.
+    pub fn written_since(&self, mark: Mark) -> Result<(Vec<ApiRequest>, Mark)> {
+        let (events, end) = self.journal.read_on::<Event>(mark)?;
         let requests = events.into_iter().map(ApiRequest::from);
-        Ok(requests
+        let requests = requests
             .filter(|request| !request.uri.starts_with(BARRIER))
-            .collect())
+            .collect();
+        Ok((requests, end))
     }
 
     /// Sends a request of our own and waits until it is in the log: what was answered before is there too.
@@ -93,6 +102,7 @@ struct Event {
     user_agent: String,
     object_ref: Option<ObjectRef>,
     response_status: Option<ResponseStatus>,
+    stage_timestamp: DateTime<Utc>,
 }
 
 #[derive(Deserialize)]
@@ -132,6 +142,7 @@ impl From<Event> for ApiRequest {
             name: object.name,
             uri: event.request_uri,
             status: event.response_status.map_or(0, |status| status.code),
+            at: event.stage_timestamp,
         }
     }
 }

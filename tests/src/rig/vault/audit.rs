@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
 use crate::rig::journal::{Journal, Mark};
@@ -27,6 +28,8 @@ pub struct StoreRequest {
     pub remote_port: u16,
     /// Whether the server refused or failed.
     pub failed: bool,
+    /// When it was answered.
+    pub at: DateTime<Utc>,
 }
 
 impl AuditLog {
@@ -72,6 +75,7 @@ impl StoreRequest {
 struct Entry {
     #[serde(rename = "type")]
     kind: String,
+    time: DateTime<Utc>,
     #[serde(default)]
     error: String,
     #[serde(default)]
@@ -103,6 +107,7 @@ impl From<Entry> for StoreRequest {
             display_name: entry.auth.display_name,
             remote_port: entry.request.remote_port,
             failed: !entry.error.is_empty(),
+            at: entry.time,
         }
     }
 }

@@ -1,0 +1,63 @@
+//! The order of the floor's requests.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use anyhow::Result;
+use futures::{StreamExt as _, TryStreamExt as _};
+use keyward::runtime::clock;
+use serde_json::Value;
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
+
+use super::kubernetes::{Cluster, Object};
+use super::vault::Session;
+use super::{Answer, Task};
+use crate::bench::gauge;
+
+/// Does the work and says how long it took.
+pub(super) async fn work(task: &Task) -> Result<Answer> {
+    let cluster = Cluster::connect(&task.kubeconfig, &task.namespace).await?;
+    let objects = cluster.list_and_watch_everything().await?;
+    let jwt = cluster.token(&task.store.account, &task.store.audience).await?;
+    let session = Session::log_in(&task.store, &jwt).await?;
+    // A path that several objects name is read once.
+    let values: HashMap<&str, OnceCell<Arc<Value>>> = objects
+        .iter()
+        .map(|object| (object.path.as_str(), OnceCell::new()))
+        .collect();
+    each(task.workers, &objects, async |object| {
+        let read = async || session.read(&object.path).await.map(Arc::new);
+        let value = values[object.path.as_str()].get_or_try_init(read).await?;
+        let uid = cluster.apply_secret(&object.name, value).await?;
+        cluster.patch_status(object, &uid, "synced").await
+    })
+    .await?;
+    let finished = clock::now();
+    let cpu_seconds = gauge::cpu(std::process::id())?;
+
+    let began = Instant::now();
+    each(task.workers, &objects, async |object| {
+        cluster.patch_status(object, "none", "written once more").await
+    })
+    .await?;
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "there are fewer objects than a mantissa counts"
+    )]
+    let status_writes_per_second = objects.len() as f64 / began.elapsed().as_secs_f64();
+    Ok(Answer {
+        finished,
+        cpu_seconds,
+        status_writes_per_second,
+    })
+}
+
+async fn each(workers: usize, objects: &[Object], job: impl AsyncFn(&Object) -> Result<()>) -> Result<()> {
+    let job = &job;
+    futures::stream::iter(objects)
+        .map(|object| job(object))
+        .buffer_unordered(workers)
+        .try_collect()
+        .await
+}

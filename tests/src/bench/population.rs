@@ -1,0 +1,206 @@
+//! Objects in a namespace of their own: declared, waited for, and taken away again.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use chrono::{DateTime, Utc};
+use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
+use keyward_crds::{SERVICE_ACCOUNT_CONSENT, SecretStore, SyncedSecret};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+
+use super::ground::{AUDIENCE, AUTH_MOUNT, Ground, READER, ROLE, each};
+use super::shape::Shape;
+use crate::rig::Mark;
+
+/// The store of every population.
+pub const STORE: &str = "vault";
+
+/// How often the API server's log is looked into while objects are waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Objects of one page of a listing.
+const PAGE: u32 = 500;
+
+/// Objects of one shape in a namespace that holds nothing else.
+pub struct Population<'a> {
+    /// What they stand on.
+    pub ground: &'a Ground,
+    /// What they look like.
+    pub shape: Shape,
+    /// Where they are.
+    pub namespace: String,
+    /// Where their values are.
+    pub mount: String,
+}
+
+impl<'a> Population<'a> {
+    /// Puts values into the store and makes a namespace with a store in it and no objects.
+    pub async fn new(ground: &'a Ground, shape: Shape) -> Result<Self> {
+        let mount = ground.sow(&shape).await?;
+        let namespace = format!("bench-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
+        ground.kubernetes.create_namespace(&namespace).await?;
+        let population = Self {
+            ground,
+            shape,
+            namespace,
+            mount,
+        };
+        population.add_store().await?;
+        Ok(population)
+    }
+
+    /// Makes the objects.
+    pub async fn declare(&self) -> Result<()> {
+        let api: Api<SyncedSecret> = self.api();
+        each(self.shape.objects, async |number| {
+            let object = serde_json::from_value(self.object(number))?;
+            api.create(&PostParams::default(), &object).await?;
+            Ok(())
+        })
+        .await
+        .with_context(|| format!("declare {}", self.shape))
+    }
+
+    /// Waits until every object is `Ready` by a status that `user` has written since `mark`. Returns when the last
+    /// such status was written, by the clock of the API server.
+    pub async fn ready(&self, user: &str, mut mark: Mark, within: Duration) -> Result<DateTime<Utc>> {
+        let audit = self.ground.kubernetes.audit();
+        let deadline = Instant::now() + within;
+        let mut written = BTreeSet::new();
+        let mut last = None;
+        loop {
+            let (requests, end) = audit.written_since(mark)?;
+            mark = end;
+            for request in requests {
+                if request.user == user
+                    && request.namespace == self.namespace
+                    && request.resource == "syncedsecrets/status"
+                    && request.status < 300
+                {
+                    last = last.max(Some(request.at));
+                    written.insert(request.name);
+                }
+            }
+            if written.len() >= self.shape.objects && self.count_ready().await? == self.shape.objects {
+                return last.context("there are no objects");
+            }
+            if Instant::now() >= deadline {
+                bail!(
+                    "{} of {} objects were ready after {} s",
+                    self.count_ready().await?,
+                    self.shape.objects,
+                    within.as_secs()
+                );
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Deletes the objects, their Secrets and their store: the next operator must not find them.
+    pub async fn clear(&self) -> Result<()> {
+        empty(&self.api::<SecretStore>()).await?;
+        empty(&self.api::<SyncedSecret>()).await?;
+        empty(&self.api::<Secret>()).await
+    }
+
+    /// The name of the object with this number, and of its Secret.
+    #[must_use]
+    pub fn name(number: usize) -> String {
+        format!("value-{number}")
+    }
+
+    /// A typed API of the namespace.
+    #[must_use]
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.ground.kubernetes.client(), &self.namespace)
+    }
+
+    async fn count_ready(&self) -> Result<usize> {
+        let api: Api<SyncedSecret> = self.api();
+        let mut page = ListParams::default().limit(PAGE);
+        let mut ready = 0;
+        loop {
+            let list = api.list(&page).await?;
+            ready += list.items.iter().filter(|object| is_ready(object)).count();
+            match list.metadata.continue_.filter(|next| !next.is_empty()) {
+                Some(next) => page = page.continue_token(&next),
+                None => return Ok(ready),
+            }
+        }
+    }
+
+    fn object(&self, number: usize) -> Value {
+        json!({
+            "apiVersion": "keyward.dev/v1alpha1", "kind": "SyncedSecret",
+            "metadata": {"name": Self::name(number)},
+            "spec": {
+                "sources": [{"storeRef": {"name": STORE}, "path": self.shape.path_of(number)}],
+                "refresh": {"interval": format!("{}s", self.shape.interval.as_secs())},
+            },
+        })
+    }
+
+    async fn add_store(&self) -> Result<()> {
+        let vault = &self.ground.vault;
+        let account = json!({
+            "apiVersion": "v1", "kind": "ServiceAccount",
+            "metadata": {"name": READER, "annotations": {SERVICE_ACCOUNT_CONSENT: "true"}},
+        });
+        let apply = PatchParams::apply("bench").force();
+        self.api::<ServiceAccount>()
+            .patch(READER, &apply, &Patch::Apply(&account))
+            .await?;
+        let store = json!({
+            "apiVersion": "keyward.dev/v1alpha1", "kind": "SecretStore", "metadata": {"name": STORE},
+            "spec": {"vault": {
+                "address": vault.url(), "mount": self.mount, "ca": {"inline": vault.ca()},
+                "auth": {"kubernetes": {
+                    "mount": AUTH_MOUNT, "role": ROLE, "audience": AUDIENCE,
+                    "serviceAccountRef": {"name": READER},
+                }},
+            }},
+        });
+        self.api::<SecretStore>()
+            .patch(STORE, &apply, &Patch::Apply(&store))
+            .await?;
+        Ok(())
+    }
+}
+
+fn is_ready(object: &SyncedSecret) -> bool {
+    let Some(status) = &object.status else {
+        return false;
+    };
+    status.observed_generation == object.metadata.generation
+        && status
+            .conditions
+            .iter()
+            .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// Deletes all objects of a namespace. One call may run into the API server's own deadline before it is through.
+async fn empty<K>(api: &Api<K>) -> Result<()>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    let one = ListParams::default().limit(1);
+    loop {
+        let attempt = api
+            .delete_collection(&DeleteParams::default(), &ListParams::default())
+            .await;
+        if api.list_metadata(&one).await?.items.is_empty() {
+            return Ok(());
+        }
+        // Whatever stopped it, the next call goes on from there, unless nothing was deleted at all.
+        if let Err(kube::Error::Api(status)) = attempt
+            && status.code != 504
+        {
+            return Err(kube::Error::Api(status)).context("delete all objects of a namespace");
+        }
+    }
+}
