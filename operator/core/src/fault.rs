@@ -81,6 +81,22 @@ impl Fault {
         self
     }
 
+    /// Says what it is about, unless it says so already.
+    #[must_use]
+    pub fn about(mut self, what: &str) -> Self {
+        if !self.message.contains(what) {
+            self.message = format!("{what}: {}", self.message).into();
+        }
+        self
+    }
+
+    /// Whether anybody should hear of it: where something moved underneath, the next attempt plans anew, and there is
+    /// nothing to tell yet.
+    #[must_use]
+    pub fn is_worth_telling(&self) -> bool {
+        self.class != Class::Conflict
+    }
+
     /// Whether time alone may cure it.
     #[must_use]
     pub fn may_pass(&self) -> bool {
@@ -119,6 +135,16 @@ mod tests {
             fault.to_string(),
             "reading `apps/db` was denied by the store; grant `read` on the path to the role"
         );
-        assert!(!fault.may_pass());
+        assert!(!fault.may_pass() && fault.is_worth_telling());
+        let moved = Fault::new(Class::Conflict, Reason::Conflict, "it changed");
+        assert!(moved.may_pass() && !moved.is_worth_telling());
+    }
+
+    #[test]
+    fn what_it_is_about_is_said_once() {
+        let fault = Fault::new(Class::Transient, Reason::StoreUnavailable, "the store timed out");
+        let about = fault.about("path `apps/db`");
+        assert_eq!(about.message, "path `apps/db`: the store timed out");
+        assert_eq!(about.clone().about("path `apps/db`"), about);
     }
 }

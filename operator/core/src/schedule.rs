@@ -9,6 +9,9 @@ use sha2::{Digest as _, Sha256};
 /// The shortest interval that is kept; anything shorter counts as this.
 pub const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often a rollout is looked at in case the watch of its consumers missed something.
+pub const ROLLOUT_LOOK: Duration = Duration::from_mins(1);
+
 /// The grid of instants at which one path is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RefreshGrid {
@@ -60,6 +63,14 @@ impl RefreshGrid {
     }
 }
 
+/// When an object is due again after a pass that did not fail; `None` where nothing is due. A rollout that moves is
+/// reported by a watch; looking again is a safety net.
+#[must_use]
+pub fn due_again(next_look: Option<Duration>, rolling: bool) -> Option<Duration> {
+    let rollout = rolling.then_some(ROLLOUT_LOOK);
+    next_look.into_iter().chain(rollout).min()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,6 +100,20 @@ mod tests {
             tenths[usize::try_from(grid.phase_ms / 10_000).unwrap()] += 1;
         }
         assert!(tenths.iter().all(|count| (50..200).contains(count)), "{tenths:?}");
+    }
+
+    #[test]
+    fn a_rollout_is_looked_at_soon() {
+        let (soon, late) = (Duration::from_secs(5), Duration::from_hours(1));
+        for (next_look, rolling, due) in [
+            (None, false, None),
+            (Some(late), false, Some(late)),
+            (None, true, Some(ROLLOUT_LOOK)),
+            (Some(late), true, Some(ROLLOUT_LOOK)),
+            (Some(soon), true, Some(soon)),
+        ] {
+            assert_eq!(due_again(next_look, rolling), due);
+        }
     }
 
     #[test]

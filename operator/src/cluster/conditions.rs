@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use keyward_core::reason::Reason;
+use keyward_core::sync::told::Said;
 
 use super::time::to_kubernetes;
 
@@ -27,6 +28,21 @@ pub struct Wanted<'a> {
     pub request_id: Option<&'a str>,
     /// Generation of the spec it speaks of.
     pub generation: i64,
+}
+
+impl<'a> Wanted<'a> {
+    /// A condition that says this of a spec's generation.
+    #[must_use]
+    pub fn of(type_: &'a str, said: &'a Said, generation: i64) -> Self {
+        Self {
+            type_,
+            status: said.holds,
+            reason: said.reason,
+            message: &said.message,
+            request_id: None,
+            generation,
+        }
+    }
 }
 
 /// Sets one condition and returns whether anything changed.

@@ -1,7 +1,7 @@
 //! Every Secret of the cluster, as far as Keyward needs to know it: no value, no label, about 200 bytes each.
 
-use std::collections::HashMap;
-use std::sync::{PoisonError, RwLock};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use keyward_crds::OWNER_ANNOTATION;
@@ -12,7 +12,14 @@ use super::watch::WatchEvent;
 /// The Secrets that exist.
 #[derive(Default)]
 pub struct SecretIndex {
-    secrets: RwLock<HashMap<ObjectKey, SecretEntry>>,
+    inner: RwLock<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    secrets: HashMap<ObjectKey, SecretEntry>,
+    /// Owner and Secret, where the Secret is not called as its owner.
+    renamed: BTreeSet<(ObjectKey, ObjectKey)>,
 }
 
 /// One Secret.
@@ -34,7 +41,7 @@ impl SecretIndex {
                 let entry = SecretEntry::of(meta)?;
                 self.put(key, entry).then(|| key.clone())
             }
-            WatchEvent::Deleted(key) => self.write().remove(key).map(|_| key.clone()),
+            WatchEvent::Deleted(key) => self.write().remove(key).then(|| key.clone()),
             WatchEvent::Restarted | WatchEvent::Synced => None,
         }
     }
@@ -46,30 +53,50 @@ impl SecretIndex {
 
     /// Takes in a deletion of our own before the watch reports it. A Secret made anew since is left alone.
     pub fn deleted(&self, key: &ObjectKey, uid: &str) {
-        let mut secrets = self.write();
-        if secrets.get(key).is_some_and(|entry| *entry.uid == *uid) {
-            secrets.remove(key);
+        let mut inner = self.write();
+        if inner.secrets.get(key).is_some_and(|entry| *entry.uid == *uid) {
+            inner.remove(key);
         }
     }
 
     /// The Secret of that name.
     #[must_use]
     pub fn get(&self, key: &ObjectKey) -> Option<SecretEntry> {
-        self.read().get(key).cloned()
+        self.read().secrets.get(key).cloned()
     }
 
-    /// The Secrets that carry our annotation.
+    /// The Secrets that carry our annotation, each with the `SyncedSecret` that it names.
     #[must_use]
-    pub fn owned(&self) -> Vec<ObjectKey> {
-        let secrets = self.read();
-        let owned = secrets.iter().filter(|(_, entry)| entry.owner.is_some());
-        owned.map(|(key, _)| key.clone()).collect()
+    pub fn owned(&self) -> Vec<(ObjectKey, ObjectKey)> {
+        let inner = self.read();
+        let owned = inner
+            .secrets
+            .iter()
+            .filter_map(|(secret, entry)| Some((secret.sibling(entry.owner.as_deref()?), secret.clone())));
+        owned.collect()
+    }
+
+    /// The Secrets whose annotation names this `SyncedSecret`.
+    #[must_use]
+    pub fn owned_by(&self, owner: &ObjectKey) -> Vec<ObjectKey> {
+        let inner = self.read();
+        let namesake = inner.secrets.get(owner);
+        let namesake = namesake.filter(|entry| entry.owner.as_deref() == Some(&*owner.name));
+        let first = (owner.clone(), ObjectKey::new("", ""));
+        let renamed = inner.renamed.range(first..);
+        let renamed = renamed.take_while(|(of, _)| of == owner);
+        let renamed = renamed.map(|(_, secret)| secret.clone());
+        namesake
+            .map(|_| owner.clone())
+            .into_iter()
+            .chain(renamed)
+            .collect()
     }
 
     /// How many Secrets exist.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.read().len()
+        self.read().secrets.len()
     }
 
     /// Whether there is none.
@@ -80,24 +107,51 @@ impl SecretIndex {
 
     /// Stores `entry` unless something newer is known. Returns whether it said anything new.
     fn put(&self, key: &ObjectKey, entry: SecretEntry) -> bool {
-        let mut secrets = self.write();
-        let stale = secrets.get(key).is_some_and(|known| {
+        let mut inner = self.write();
+        let stale = inner.secrets.get(key).is_some_and(|known| {
             *known == entry
                 || (known.uid == entry.uid && is_older(&entry.resource_version, &known.resource_version))
         });
         if !stale {
-            secrets.insert(key.clone(), entry);
+            inner.insert(key, entry);
         }
         !stale
     }
 
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, HashMap<ObjectKey, SecretEntry>> {
-        self.secrets.read().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<ObjectKey, SecretEntry>> {
-        self.secrets.write().unwrap_or_else(PoisonError::into_inner)
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Inner {
+    fn insert(&mut self, key: &ObjectKey, entry: SecretEntry) {
+        self.remove(key);
+        if let Some(owner) = renamed(key, &entry) {
+            self.renamed.insert((owner, key.clone()));
+        }
+        self.secrets.insert(key.clone(), entry);
+    }
+
+    /// Returns whether it was there.
+    fn remove(&mut self, key: &ObjectKey) -> bool {
+        let Some(entry) = self.secrets.remove(key) else {
+            return false;
+        };
+        if let Some(owner) = renamed(key, &entry) {
+            self.renamed.remove(&(owner, key.clone()));
+        }
+        true
+    }
+}
+
+/// The owner of a Secret that has another name than it.
+fn renamed(key: &ObjectKey, entry: &SecretEntry) -> Option<ObjectKey> {
+    let owner = entry.owner.as_deref().filter(|owner| **owner != *key.name)?;
+    Some(key.sibling(owner))
 }
 
 impl SecretEntry {
@@ -167,7 +221,7 @@ mod tests {
         let key = ObjectKey::new("apps", "db");
         index.observe(&WatchEvent::Applied(key.clone(), ours));
         index.observe(&applied(&key.sibling("foreign"), "u2", "1"));
-        assert_eq!(index.owned(), std::slice::from_ref(&key));
+        assert_eq!(index.owned(), [(key.clone(), key.clone())]);
         assert_eq!(
             index.observe(&WatchEvent::Deleted(key.clone())),
             Some(key.clone())
@@ -176,5 +230,32 @@ mod tests {
         assert_eq!(index.len(), 1);
         index.deleted(&key.sibling("foreign"), "u2");
         assert!(index.is_empty());
+    }
+    #[test]
+    fn an_owner_finds_its_secrets_whatever_they_are_called() {
+        let index = SecretIndex::default();
+        let owner = ObjectKey::new("apps", "db");
+        let marked = |uid: &str, owner: Option<&str>| SecretEntry {
+            uid: uid.into(),
+            resource_version: "1".into(),
+            owner: owner.map(Into::into),
+        };
+        let (other, elsewhere) = (owner.sibling("other"), ObjectKey::new("web", "db"));
+        index.wrote(&other, marked("u1", Some("db")));
+        index.wrote(&owner.sibling("foreign"), marked("u2", None));
+        index.wrote(&owner.sibling("next"), marked("u3", Some("db2")));
+        index.wrote(&elsewhere, marked("u4", Some("db")));
+        assert_eq!(index.owned_by(&owner), std::slice::from_ref(&other));
+        index.wrote(&owner, marked("u5", Some("db")));
+        assert_eq!(index.owned_by(&owner), [owner.clone(), other.clone()]);
+        index.wrote(&owner, marked("u6", Some("somebody")));
+        assert_eq!(index.owned_by(&owner), std::slice::from_ref(&other));
+        assert_eq!(
+            index.owned_by(&owner.sibling("somebody")),
+            std::slice::from_ref(&owner)
+        );
+        index.deleted(&other, "u1");
+        assert!(index.owned_by(&owner).is_empty());
+        assert_eq!(index.owned().len(), 3);
     }
 }

@@ -10,11 +10,13 @@ pub mod transport;
 pub mod vault;
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 use keyward_core::fault::Fault;
 use keyward_core::secret::SecretBytes;
+pub use keyward_core::sync::absence::Absence;
 pub use keyward_core::sync::payload::Payload;
 
 /// What a door answers.
@@ -43,6 +45,27 @@ pub enum Place {
     Container(String),
 }
 
+impl Place {
+    /// The path, name or UUID itself.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Path(text) | Self::Name(text) | Self::Uuid(text) | Self::Container(text) => text,
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => write!(f, "path `{path}`"),
+            Self::Name(name) => write!(f, "secret `{name}`"),
+            Self::Uuid(id) => write!(f, "secret {id}"),
+            Self::Container(id) => write!(f, "container {id}"),
+        }
+    }
+}
+
 /// What identifies the value that a place holds, as far as the store can tell.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RemoteVersion {
@@ -65,22 +88,6 @@ pub enum Probe {
     Absent(Absence),
     /// The store (KV v1), or a policy that denies metadata, can only tell by giving the value.
     NeedsRead,
-}
-
-/// The ways in which a value can be missing. Only `Deleted` and `Destroyed` are the store's own word that it was
-/// there and is gone on purpose.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Absence {
-    /// Plain 404: never there, or removed without a trace, or hidden.
-    NotFound,
-    /// Reported as deleted; may come back.
-    Deleted(RemoteVersion),
-    /// Reported as destroyed for good.
-    Destroyed(RemoteVersion),
-    /// Past the expiry we had read before.
-    Expired,
-    /// The object exists and holds no value.
-    Empty,
 }
 
 /// A value with its version.
@@ -110,6 +117,22 @@ pub struct FindQuery {
     pub limit: usize,
 }
 
+impl FindQuery {
+    /// Whether the search would list a match of this name and place, as far as its prefix says: a folder for a path,
+    /// the beginning of any other name.
+    #[must_use]
+    pub fn reaches(&self, found: &Found) -> bool {
+        match found.place {
+            Place::Path(_) => {
+                let folder = self.prefix.trim_matches('/');
+                let below = found.name.strip_prefix(folder);
+                folder.is_empty() || below.is_some_and(|below| below.starts_with('/'))
+            }
+            Place::Name(_) | Place::Uuid(_) | Place::Container(_) => found.name.starts_with(&self.prefix),
+        }
+    }
+}
+
 /// One match of a search.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
@@ -120,6 +143,19 @@ pub struct Found {
     pub place: Place,
     /// What the listing already told about the version.
     pub version: Option<RemoteVersion>,
+}
+
+impl Found {
+    /// How people call it: by its path or name, whatever it is read by.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        match &self.place {
+            place @ Place::Path(_) => place.to_string(),
+            Place::Name(_) | Place::Uuid(_) | Place::Container(_) => {
+                Place::Name(self.name.clone()).to_string()
+            }
+        }
+    }
 }
 
 /// A logged-in backend. One instance serves every object that uses the same store with the same credential.
@@ -153,4 +189,49 @@ pub trait Store: Send + Sync {
 pub trait JwtSource: Send + Sync {
     /// A fresh, short-lived token.
     fn mint(&self) -> BoxFuture<'_, Outcome<SecretBytes>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(place: Place) -> Found {
+        Found {
+            name: "apps/db".into(),
+            place,
+            version: None,
+        }
+    }
+
+    #[test]
+    fn a_search_reaches_what_is_below_its_folder_or_begins_with_its_prefix() {
+        let reaches = |prefix: &str, place| {
+            let query = FindQuery {
+                prefix: prefix.into(),
+                tags: BTreeMap::new(),
+                limit: 1,
+            };
+            query.reaches(&found(place))
+        };
+        for (prefix, as_path, as_name) in [
+            ("", true, true),
+            ("apps", true, true),
+            ("apps/", true, true),
+            ("app", false, true),
+            ("web", false, false),
+        ] {
+            assert_eq!(
+                reaches(prefix, Place::Path("apps/db".into())),
+                as_path,
+                "{prefix}"
+            );
+            assert_eq!(reaches(prefix, Place::Uuid("3d0b".into())), as_name, "{prefix}");
+        }
+    }
+
+    #[test]
+    fn a_match_is_called_by_its_name() {
+        assert_eq!(found(Place::Path("apps/db".into())).shown(), "path `apps/db`");
+        assert_eq!(found(Place::Uuid("3d0b".into())).shown(), "secret `apps/db`");
+    }
 }

@@ -5,25 +5,25 @@ use std::sync::Arc;
 use futures::future::try_join_all;
 use keyward_core::fault::{Class, Fault};
 use keyward_core::reason::Reason;
-use keyward_core::sync::absence::AbsenceKind;
+use keyward_core::sync::absence::{Absence, Gone};
 use keyward_core::sync::fields::{Extraction, FieldSelection};
 use keyward_core::sync::find;
 use keyward_core::sync::grant::Wanted as Granted;
 use keyward_core::sync::keys::DataKey;
+use keyward_core::sync::lineage::{self, Accepted, Offered, Origin};
 use keyward_core::sync::version::SeenVersion;
 use tokio::time::Instant;
 
 use super::plan::{Plan, SourcePlan, Wanted};
 use super::reader::{Look, Reader, SharedReading};
+use super::translate;
 use crate::store::{Asked, LiveStore, StoreRegistry};
-use crate::stores::{Absence, Found, Outcome, Place, RemoteRef, RemoteVersion};
+use crate::stores::{Found, Outcome, Place, Probe, ReadOutcome, Reading, RemoteRef};
 
 /// One place of one object, resolved and allowed.
 pub(super) struct Target {
-    /// Index of the source.
-    pub source: usize,
-    /// The name under which a search found it.
-    pub found_as: Option<String>,
+    /// Where in the spec it comes from.
+    pub origin: Origin,
     /// The store to ask.
     pub store: Arc<LiveStore>,
     /// Where.
@@ -32,6 +32,73 @@ pub(super) struct Target {
     pub extraction: Extraction,
     /// How messages call it.
     pub label: String,
+}
+
+/// A place that a search gave once, lists no more, and that holds no value.
+pub(super) struct Lost {
+    name: String,
+    label: String,
+    absence: Absence,
+}
+
+/// What the stores gave, place by place.
+pub(super) struct Readings<'a> {
+    /// The values.
+    pub values: Vec<(&'a Target, &'a Reading)>,
+    /// The places without one.
+    pub gone: Vec<Gone<'a>>,
+}
+
+impl Lost {
+    /// As decisions see it.
+    pub(super) fn gone(&self) -> Gone<'_> {
+        Gone {
+            label: &self.label,
+            unlisted: Some(&self.name),
+            absence: self.absence,
+        }
+    }
+}
+
+impl<'a> Readings<'a> {
+    /// Tells values from absences.
+    pub(super) fn of(targets: &'a [Target], shared: &'a [SharedReading]) -> Self {
+        let (mut values, mut gone) = (Vec::with_capacity(shared.len()), Vec::new());
+        for (target, shared) in targets.iter().zip(shared) {
+            match shared.outcome.as_ref() {
+                ReadOutcome::Value(reading) => values.push((target, reading)),
+                ReadOutcome::Absent(absence) => gone.push(Gone {
+                    label: &target.label,
+                    unlisted: None,
+                    absence: *absence,
+                }),
+            }
+        }
+        Self { values, gone }
+    }
+
+    /// The versions of the values.
+    pub(super) fn offered(&self) -> impl Iterator<Item = Offered<'_>> {
+        self.values.iter().map(|(target, reading)| Offered {
+            origin: &target.origin,
+            label: &target.label,
+            version: translate::seen(&reading.version),
+        })
+    }
+}
+
+/// The version that each place shows, where it shows one.
+pub(super) fn shown<'a>(
+    targets: &'a [Target],
+    looks: &'a [Look],
+) -> impl Iterator<Item = (&'a Origin, Option<SeenVersion>)> {
+    targets.iter().zip(looks).map(|(target, look)| {
+        let version = match &look.probe {
+            Probe::Current(version) => Some(translate::seen(version)),
+            Probe::Absent(_) | Probe::NeedsRead => None,
+        };
+        (&target.origin, version)
+    })
 }
 
 /// The store of each source, where the namespace may read what the source asks for. Nothing is sent to a store.
@@ -52,31 +119,122 @@ pub(super) async fn doors(
 }
 
 /// Resolves every source to places behind its door, in the order of the sources.
+///
+/// # Errors
+/// `RemoteNotFound` where a search gives nothing: an empty result is never taken for an order to remove keys.
 pub(super) async fn resolve(plan: &Plan, doors: &[Arc<LiveStore>]) -> Outcome<Vec<Target>> {
     let mut targets = Vec::new();
     for (index, (source, store)) in plan.sources.iter().zip(doors).enumerate() {
         match &source.wanted {
             Wanted::One(at) => targets.push(Target {
-                source: index,
-                found_as: None,
+                origin: Origin {
+                    source: index,
+                    found_as: None,
+                },
                 store: Arc::clone(store),
                 at: at.clone(),
                 extraction: source.extraction.clone(),
-                label: describe(&at.place),
+                label: at.place.to_string(),
             }),
             Wanted::Search { query, pattern, max } => {
                 let listed = store.find(query).await?;
-                let listed = listed
-                    .into_iter()
-                    .map(|found| (found.name.clone(), found))
-                    .collect::<Vec<_>>();
-                for (key, found) in find::select(listed, pattern.as_ref(), *max)? {
+                let listed = listed.into_iter().map(|found| (found.name.clone(), found));
+                let matching = find::select(listed, pattern.as_ref(), *max)?;
+                if matching.is_empty() {
+                    return Err(nothing_found(index));
+                }
+                for (key, found) in matching {
                     targets.push(found_target(index, store, source, &key, found));
                 }
             }
         }
     }
     Ok(targets)
+}
+
+/// Asks singly about the places that were accepted from a search and that it lists no more.
+///
+/// One that is there after all joins `targets`, unless the search is by tags: then the store has said that it does not
+/// carry them any more.
+pub(super) async fn lost(
+    reader: &Reader,
+    plan: &Plan,
+    doors: &[Arc<LiveStore>],
+    accepted: &[Accepted],
+    targets: &mut Vec<Target>,
+    since: Instant,
+) -> Outcome<Vec<Lost>> {
+    let listed = targets.iter().map(|target| &target.origin).collect();
+    let missing = lineage::lost(accepted, &listed, |accepted| {
+        let source = plan.sources.get(accepted.origin.source);
+        let found = found_before(accepted);
+        source.is_some_and(|source| found.is_some_and(|found| source.asks_for(&found)))
+    });
+    let mut lost = Vec::new();
+    for accepted in missing {
+        let index = accepted.origin.source;
+        let (Some(found), Some(source), Some(store)) =
+            (found_before(accepted), plan.sources.get(index), doors.get(index))
+        else {
+            continue;
+        };
+        let key = DataKey::from_remote_name(&found.name)?;
+        let target = found_target(index, store, source, &key, found.clone());
+        match what_is_there(reader, &target, since).await? {
+            Some(absence) => lost.push(Lost {
+                label: found.shown(),
+                name: found.name,
+                absence,
+            }),
+            None if source.asks_for_tags() => {}
+            None => targets.push(target),
+        }
+    }
+    Ok(lost)
+}
+
+/// Asks what is at each place. How many are asked at once is the store's own bound.
+pub(super) async fn look_at_all(reader: &Reader, targets: &[Target], since: Instant) -> Outcome<Vec<Look>> {
+    let mut asked = Vec::with_capacity(targets.len());
+    for target in targets {
+        asked.push(look_at(reader, target, since));
+    }
+    try_join_all(asked).await
+}
+
+/// Reads the value at each place, as of the instant given for it.
+pub(super) async fn read_all(
+    reader: &Reader,
+    targets: &[Target],
+    since: &[Instant],
+) -> Outcome<Vec<SharedReading>> {
+    let mut asked = Vec::with_capacity(targets.len());
+    for (target, since) in targets.iter().zip(since) {
+        asked.push(read_at(reader, target, *since));
+    }
+    try_join_all(asked).await
+}
+
+/// How a place is without a value; `None` where it has one.
+async fn what_is_there(reader: &Reader, target: &Target, since: Instant) -> Outcome<Option<Absence>> {
+    match look_at(reader, target, since).await?.probe {
+        Probe::Current(_) => Ok(None),
+        Probe::Absent(absence) => Ok(Some(absence)),
+        Probe::NeedsRead => match read_at(reader, target, since).await?.outcome.as_ref() {
+            ReadOutcome::Value(_) => Ok(None),
+            ReadOutcome::Absent(absence) => Ok(Some(*absence)),
+        },
+    }
+}
+
+async fn look_at(reader: &Reader, target: &Target, since: Instant) -> Outcome<Look> {
+    let look = reader.look(&target.store, &target.at, since).await;
+    look.map_err(|fault| fault.about(&target.label))
+}
+
+async fn read_at(reader: &Reader, target: &Target, since: Instant) -> Outcome<SharedReading> {
+    let read = reader.read(&target.store, &target.at, since).await;
+    read.map_err(|fault| fault.about(&target.label))
 }
 
 fn found_target(
@@ -90,9 +248,12 @@ fn found_target(
         key: key.as_str().to_owned(),
     };
     Target {
-        source: index,
+        origin: Origin {
+            source: index,
+            found_as: Some(found.name),
+        },
         store: Arc::clone(store),
-        label: describe(&found.place),
+        label: found.place.to_string(),
         at: RemoteRef {
             place: found.place,
             version: None,
@@ -101,8 +262,21 @@ fn found_target(
             selection,
             ..source.extraction.clone()
         },
-        found_as: Some(found.name),
     }
+}
+
+/// What a search found when this version was accepted: a store that gives identities is asked by them.
+fn found_before(accepted: &Accepted) -> Option<Found> {
+    let name = accepted.origin.found_as.clone()?;
+    let place = match &accepted.version.id {
+        Some(id) => Place::Uuid(id.clone()),
+        None => Place::Path(name.clone()),
+    };
+    Some(Found {
+        name,
+        place,
+        version: None,
+    })
 }
 
 /// A source as access rules see it.
@@ -130,131 +304,8 @@ fn granted(source: &SourcePlan) -> Asked<'_> {
     Asked::Place(place)
 }
 
-/// Asks what is at each place. How many are asked at once is the store's own bound.
-pub(super) async fn look_at_all(reader: &Reader, targets: &[Target], since: Instant) -> Outcome<Vec<Look>> {
-    let mut asked = Vec::with_capacity(targets.len());
-    for target in targets {
-        asked.push(look_at(reader, target, since));
-    }
-    try_join_all(asked).await
-}
-
-/// Reads the value at each place, as of the instant given for it.
-pub(super) async fn read_all(
-    reader: &Reader,
-    targets: &[Target],
-    since: &[Instant],
-) -> Outcome<Vec<SharedReading>> {
-    let mut asked = Vec::with_capacity(targets.len());
-    for (target, since) in targets.iter().zip(since) {
-        asked.push(read_at(reader, target, *since));
-    }
-    try_join_all(asked).await
-}
-
-async fn look_at(reader: &Reader, target: &Target, since: Instant) -> Outcome<Look> {
-    reader
-        .look(&target.store, &target.at, since)
-        .await
-        .map_err(|fault| at(target, fault))
-}
-
-async fn read_at(reader: &Reader, target: &Target, since: Instant) -> Outcome<SharedReading> {
-    reader
-        .read(&target.store, &target.at, since)
-        .await
-        .map_err(|fault| at(target, fault))
-}
-
-/// A version as decisions see it.
-pub(super) fn seen(version: &RemoteVersion) -> SeenVersion {
-    SeenVersion {
-        number: version.number,
-        id: version.id.clone(),
-        created: version.created,
-    }
-}
-
-/// An absence as decisions see it.
-pub(super) fn kind(absence: &Absence) -> AbsenceKind {
-    match absence {
-        Absence::NotFound => AbsenceKind::NotFound,
-        Absence::Deleted(_) => AbsenceKind::Deleted,
-        Absence::Destroyed(_) => AbsenceKind::Destroyed,
-        Absence::Expired => AbsenceKind::Expired,
-        Absence::Empty => AbsenceKind::Empty,
-    }
-}
-
-/// The fault that says why the last value is kept.
-pub(super) fn absent(label: &str, kind: AbsenceKind) -> Fault {
-    let (what, advice) = match kind {
-        AbsenceKind::NotFound => (
-            "is not there",
-            "check the name and the policy; the last value is kept",
-        ),
-        AbsenceKind::Deleted => (
-            "is deleted in the store",
-            "restore it, or set `whenGone.deleted`; the last value is kept",
-        ),
-        AbsenceKind::Destroyed => (
-            "is destroyed in the store",
-            "write it anew, or set `whenGone.destroyed`; the last value is kept",
-        ),
-        AbsenceKind::Expired => (
-            "has expired in the store",
-            "store a new value; the last value is kept",
-        ),
-        AbsenceKind::Empty => (
-            "exists and holds no value",
-            "store a value; the last value is kept",
-        ),
-    };
-    Fault::new(Class::Absent, kind.reason(), format!("{label} {what}")).advise(advice)
-}
-
-fn at(target: &Target, fault: Fault) -> Fault {
-    if fault.message.contains(&target.label) {
-        return fault;
-    }
-    Fault {
-        message: format!("{}: {}", target.label, fault.message).into(),
-        ..fault
-    }
-}
-
-fn describe(place: &Place) -> String {
-    match place {
-        Place::Path(path) => format!("path `{path}`"),
-        Place::Name(name) => format!("secret `{name}`"),
-        Place::Uuid(uuid) => format!("secret {uuid}"),
-        Place::Container(uuid) => format!("container {uuid}"),
-    }
-}
-
-/// A stable name of a place, for status and for spreading refreshes.
-pub(super) fn place_name(place: &Place) -> &str {
-    match place {
-        Place::Path(text) | Place::Name(text) | Place::Uuid(text) | Place::Container(text) => text,
-    }
-}
-
-/// Reported where a search gave nothing: an empty result is never taken for an order to remove keys.
-pub(super) fn nothing_found(plan: &Plan, targets: &[Target]) -> Option<Fault> {
-    let searches = plan
-        .sources
-        .iter()
-        .enumerate()
-        .filter(|(_, source)| matches!(source.wanted, Wanted::Search { .. }));
-    let empty = searches
-        .map(|(index, _)| index)
-        .find(|index| targets.iter().all(|target| target.source != *index));
-    empty.map(|index| {
-        Fault::new(
-            Class::Absent,
-            Reason::RemoteNotFound,
-            format!("the search of sources[{index}] matches nothing"),
-        )
+fn nothing_found(source: usize) -> Fault {
+    let message = format!("the search of sources[{source}] matches nothing");
+    Fault::new(Class::Absent, Reason::RemoteNotFound, message)
         .advise("check prefix, pattern and tags; the last value is kept")
-    })
 }

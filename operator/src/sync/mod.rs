@@ -8,6 +8,8 @@ mod plan;
 mod reader;
 mod render;
 mod rollout;
+mod translate;
+mod turn;
 mod write;
 
 pub use controller::{SyncController, SyncParts};

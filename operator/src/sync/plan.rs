@@ -5,7 +5,6 @@
 
 use keyward_core::fault::{Class, Fault};
 use keyward_core::reason::Reason;
-use keyward_core::sync::decode::Decode;
 use keyward_core::sync::fields::{Extraction, FieldChoice, FieldPath, FieldSelection};
 use keyward_core::sync::find::NamePattern;
 use keyward_core::sync::keys::{ConflictRule, DataKey};
@@ -15,9 +14,10 @@ use keyward_crds::SyncedSecret;
 use keyward_crds::synced_secret as api;
 
 use super::index::target_of;
+use super::translate;
 use crate::cluster::ObjectKey;
 use crate::store::StoreKey;
-use crate::stores::{FindQuery, Outcome, Place, RemoteRef};
+use crate::stores::{FindQuery, Found, Outcome, Place, RemoteRef};
 
 /// The most places that a search may list before the pattern is applied.
 const MOST_LISTED: usize = 10_000;
@@ -67,6 +67,38 @@ pub enum Wanted {
     },
 }
 
+impl SourcePlan {
+    /// What decides the turns in which it is looked at.
+    #[must_use]
+    pub fn turns_of(&self) -> String {
+        let place = match &self.wanted {
+            Wanted::One(at) => at.place.name(),
+            Wanted::Search { .. } => "",
+        };
+        format!("{:?}/{}/{place}", self.store.kind, self.store.object.name)
+    }
+
+    /// Whether it is a search that would take this match, as far as its name tells.
+    #[must_use]
+    pub fn asks_for(&self, found: &Found) -> bool {
+        match &self.wanted {
+            Wanted::One(_) => false,
+            Wanted::Search { query, pattern, .. } => {
+                query.reaches(found)
+                    && pattern
+                        .as_ref()
+                        .is_none_or(|pattern| pattern.matches(&found.name))
+            }
+        }
+    }
+
+    /// Whether it is a search that takes only what carries tags.
+    #[must_use]
+    pub fn asks_for_tags(&self) -> bool {
+        matches!(&self.wanted, Wanted::Search { query, .. } if !query.tags.is_empty())
+    }
+}
+
 /// Parses an object.
 ///
 /// # Errors
@@ -87,11 +119,7 @@ pub fn parse(key: &ObjectKey, object: &SyncedSecret) -> Outcome<Plan> {
             .enumerate()
             .map(|(index, source)| parse_source(key, index, source))
             .collect::<Outcome<_>>()?,
-        conflict: match spec.conflict {
-            api::ConflictRule::Fail => ConflictRule::Fail,
-            api::ConflictRule::FirstWins => ConflictRule::FirstWins,
-            api::ConflictRule::LastWins => ConflictRule::LastWins,
-        },
+        conflict: translate::conflict_rule(spec.conflict),
         keep_sources: template.keep_sources || data.is_empty(),
         data,
         labels: compile_all("template.labels", &template.labels)?,
@@ -132,7 +160,7 @@ fn parse_source(key: &ObjectKey, index: usize, source: &api::Source) -> Outcome<
         extraction: Extraction {
             selection: parse_selection(index, source)?,
             prefix: source.prefix.clone().unwrap_or_default(),
-            decode: decode(source.decode),
+            decode: translate::decode(source.decode),
         },
     })
 }
@@ -169,19 +197,10 @@ fn parse_selection(index: usize, source: &api::Source) -> Outcome<FieldSelection
         Ok(FieldChoice {
             field: path,
             key: field.key.clone(),
-            decode: field.decode.map(decode),
+            decode: field.decode.map(translate::decode),
         })
     });
     choices.collect::<Outcome<Vec<_>>>().map(FieldSelection::Fields)
-}
-
-fn decode(decode: api::Decode) -> Decode {
-    match decode {
-        api::Decode::None => Decode::None,
-        api::Decode::Base64 => Decode::Base64,
-        api::Decode::Base64Url => Decode::Base64Url,
-        api::Decode::Hex => Decode::Hex,
-    }
 }
 
 fn compile_all(

@@ -148,7 +148,7 @@ impl PlaceState {
 fn as_probe(outcome: &ReadOutcome) -> Probe {
     match outcome {
         ReadOutcome::Value(reading) => Probe::Current(reading.version.clone()),
-        ReadOutcome::Absent(absence) => Probe::Absent(absence.clone()),
+        ReadOutcome::Absent(absence) => Probe::Absent(*absence),
     }
 }
 

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use keyward_core::fault::{Class, Fault};
 use keyward_core::reason::Reason;
 use keyward_core::secret::{SecretBytes, SecretMap};
-use keyward_core::sync::fields::FieldError;
-use keyward_core::sync::fingerprint::{Content, Fingerprint, FingerprintKey};
+use keyward_core::sync::fingerprint::{Comparison, Content, Fingerprint, FingerprintKey};
 use keyward_core::sync::keys::{self, KeyError, SourceKeys};
 use keyward_core::sync::template::Template;
+
+use keyward_crds::synced_secret::SyncedSecretStatus;
 
 use super::gather::Target;
 use super::plan::Plan;
@@ -28,6 +30,20 @@ pub(super) struct Rendered {
     pub values: Fingerprint,
 }
 
+impl Rendered {
+    /// Whether it is what the status says was written.
+    pub(super) fn is_as_written(&self, status: &SyncedSecretStatus) -> bool {
+        let written = status.secret.as_ref();
+        written.is_some_and(|written| self.fingerprint.compare(&written.fingerprint) == Comparison::Same)
+    }
+
+    /// Since when the status says that it has been so; `None` where it is new.
+    pub(super) fn unchanged_since(&self, status: &SyncedSecretStatus) -> Option<DateTime<Utc>> {
+        let written = status.secret.as_ref().filter(|_| self.is_as_written(status));
+        written.map(|written| written.changed_at)
+    }
+}
+
 /// Renders the values of `read`, each with the target it was read for.
 pub(super) fn render(
     plan: &Plan,
@@ -40,7 +56,7 @@ pub(super) fn render(
         let keys = target
             .extraction
             .apply(&reading.payload)
-            .map_err(|error| named(target, error))?;
+            .map_err(|error| Fault::from(error).about(&target.label))?;
         sources.push(SourceKeys {
             source: target.label.clone(),
             keys,
@@ -103,12 +119,4 @@ fn check_size(data: &SecretMap) -> Outcome<()> {
         return Err(KeyError::TooLarge { bytes }.into());
     }
     Ok(())
-}
-
-fn named(target: &Target, error: FieldError) -> Fault {
-    let fault = Fault::from(error);
-    Fault {
-        message: format!("{}: {}", target.label, fault.message).into(),
-        ..fault
-    }
 }

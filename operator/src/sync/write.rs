@@ -7,12 +7,14 @@ use keyward_core::fault::{Class, Fault};
 use keyward_core::reason::Reason;
 use keyward_core::secret::SecretMap;
 use keyward_core::sync::fingerprint::{Comparison, Content};
-use keyward_core::sync::ownership::{self, Adoption, Desired, Ownership, Removal};
-use keyward_crds::synced_secret::{AdoptionPolicy, SyncedSecretStatus, Target};
+use keyward_core::sync::observe::Before;
+use keyward_core::sync::ownership::{self, Deed, Desired, Ownership, Removal};
+use keyward_crds::synced_secret::SyncedSecretStatus;
 
 use super::pass::Pass;
 use super::plan::Plan;
 use super::render::Rendered;
+use super::translate;
 use crate::cluster::{
     Applied, ClusterReader, ExistingSecret, FIELD_MANAGER, Mark, ObjectKey, Precondition, SecretApply,
     SecretEntry, SecretIndex, SecretWriter, Whole,
@@ -57,19 +59,21 @@ pub(super) struct Written {
     pub deed: Deed,
 }
 
-/// What was done to a Secret.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Deed {
-    /// Nothing was needed.
-    Nothing,
-    /// It was made.
-    Created,
-    /// A new value was written.
-    Updated,
-    /// The same value was written again over a change by somebody else.
-    Repaired,
-    /// What was ours in it was given up.
-    Released,
+impl SecretState {
+    /// Whether it holds what was written.
+    pub(super) fn is_intact(&self) -> bool {
+        matches!(self, Self::Intact { .. })
+    }
+
+    /// As a report of what would change sees it. `same` says that what was rendered has the fingerprint of what was
+    /// written.
+    pub(super) fn before(&self, same: bool) -> Before {
+        match self {
+            Self::Missing => Before::Missing,
+            Self::Drifted(_) | Self::Foreign(_) => Before::Touched,
+            Self::Intact { .. } => Before::Intact { same },
+        }
+    }
 }
 
 impl Writer {
@@ -125,11 +129,7 @@ impl Writer {
         secret: SecretState,
         rendered: &Rendered,
     ) -> Outcome<Written> {
-        let kept = old
-            .secret
-            .as_ref()
-            .map_or("", |written| written.fingerprint.as_str());
-        let same = rendered.fingerprint.compare(kept) == Comparison::Same;
+        let same = rendered.is_as_written(old);
         let existing = match secret {
             SecretState::Intact {
                 uid,
@@ -195,7 +195,7 @@ impl Writer {
     ) -> Outcome<(Deed, Applied)> {
         let spec = &pass.object.spec.target;
         let keys: BTreeSet<String> = rendered.data.keys().cloned().collect();
-        let adoption = adoption(spec);
+        let adoption = translate::adoption(spec);
         let owned = existing.map(ExistingSecret::ownership);
         let desired = Desired {
             object: &pass.key.name,
@@ -207,7 +207,7 @@ impl Writer {
         };
         let (precondition, whole, force, deed) = match (ownership::decide(owned.as_ref(), &desired), existing)
         {
-            (Ownership::Refused(fault), _) => return Err(named(&plan.target, fault)),
+            (Ownership::Refused(fault), _) => return Err(fault.about(&format!("Secret {}", plan.target))),
             (Ownership::Update(update), Some(existing)) => {
                 let deed = if same { Deed::Repaired } else { Deed::Updated };
                 // Our labels in our own Secret are ours to put right as well.
@@ -234,14 +234,6 @@ impl Writer {
             force,
         };
         Ok((deed, self.applier.apply(&apply).await?))
-    }
-
-    /// Whether any Secret carries the object's mark.
-    pub(super) fn marked_for(&self, object: &ObjectKey) -> bool {
-        self.secrets.owned().iter().any(|secret| {
-            let owner = self.secrets.get(secret).and_then(|entry| entry.owner);
-            secret.namespace == object.namespace && owner.is_some_and(|owner| *owner == *object.name)
-        })
     }
 
     /// Gives up what `object` has in a Secret: the Secret itself where it holds nothing else.
@@ -348,22 +340,4 @@ fn is_intact(
         data: &data,
     };
     pass.fingerprints.of_secret(&content).compare(fingerprint) == Comparison::Same
-}
-
-fn adoption(target: &Target) -> Adoption {
-    let Some(adoption) = &target.adoption else {
-        return Adoption::Never;
-    };
-    match adoption.policy {
-        AdoptionPolicy::Never => Adoption::Never,
-        AdoptionPolicy::AddKeys => Adoption::AddKeys,
-        AdoptionPolicy::TakeKeys => Adoption::TakeKeys(adoption.keys.iter().flatten().cloned().collect()),
-    }
-}
-
-fn named(target: &ObjectKey, fault: Fault) -> Fault {
-    Fault {
-        message: format!("Secret {target}: {}", fault.message).into(),
-        ..fault
-    }
 }

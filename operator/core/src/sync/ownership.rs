@@ -114,6 +114,21 @@ pub enum Removal {
     Nothing,
 }
 
+/// What was done to a Secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deed {
+    /// Nothing was needed.
+    Nothing,
+    /// It was made.
+    Created,
+    /// A new value was written.
+    Updated,
+    /// The same value was written again over a change by somebody else.
+    Repaired,
+    /// What was ours in it was given up.
+    Released,
+}
+
 /// Decides what may be written.
 #[must_use]
 pub fn decide(existing: Option<&Existing>, desired: &Desired<'_>) -> Ownership {

@@ -1,6 +1,15 @@
 //! Restarting consumers: each carries in its pod template the hash it should run with, so a value restarts each of
 //! them exactly once, however often the operator dies in between.
 
+use super::told::Said;
+use crate::reason::Reason;
+
+/// The longest name part of an annotation key that Kubernetes accepts.
+const LONGEST_NAME: usize = 63;
+
+/// How much of a fingerprint's digest a pod template carries: enough to tell one value from the next.
+const HASH_DIGITS: usize = 16;
+
 /// What a consumer looks like at the moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Consumer {
@@ -110,13 +119,59 @@ impl RolloutState {
         self.ready() == self.total()
     }
 
-    /// Whether somebody has to act before it can end.
-    #[must_use]
-    pub fn stalled(&self) -> bool {
-        self.standings
-            .iter()
-            .any(|standing| matches!(standing, Standing::Missing | Standing::Paused | Standing::Stalled))
+    /// What `RolledOut` says. `name` is how the consumer at a place in the list is called.
+    pub fn said(&self, name: impl Fn(usize) -> String) -> Said {
+        let names = |standings: &[Standing]| {
+            let named = standings.iter().flat_map(|standing| self.having(*standing));
+            named.map(&name).collect::<Vec<_>>().join(", ")
+        };
+        let missing = names(&[Standing::Missing]);
+        let stalled = names(&[Standing::Stalled, Standing::Paused]);
+        let (reason, message) = if !missing.is_empty() {
+            (Reason::RolloutTargetMissing, format!("not found: {missing}"))
+        } else if !stalled.is_empty() {
+            (Reason::RolloutStalled, format!("does not move: {stalled}"))
+        } else if self.done() {
+            let message = "every consumer runs with the present values".to_owned();
+            (Reason::RolloutComplete, message)
+        } else {
+            let message = "consumers are being restarted with the present values".to_owned();
+            (Reason::RolloutProgressing, message)
+        };
+        Said {
+            holds: Some(self.done()),
+            reason,
+            message,
+        }
     }
+}
+
+/// The annotation of pod templates that carries the hash of `object`: one for each object, so that several can restart
+/// the same consumer. `annotation` is what all of them begin with.
+#[must_use]
+pub fn annotation_of(annotation: &str, object: &str) -> String {
+    let suffixed = format!("{annotation}.{object}");
+    let name_of = |key: &str| key.rsplit('/').next().map_or(0, str::len);
+    if name_of(&suffixed) <= LONGEST_NAME {
+        return suffixed;
+    }
+    let room = LONGEST_NAME.saturating_sub(name_of(annotation) + ".-".len() + 8);
+    let head: String = object.chars().take(room).collect();
+    format!("{annotation}.{head}-{:08x}", fnv(object))
+}
+
+/// The hash that stands for the values with this fingerprint.
+#[must_use]
+pub fn hash_of(fingerprint: &str) -> &str {
+    let digest = fingerprint.rsplit('.').next().unwrap_or(fingerprint);
+    digest.get(..HASH_DIGITS).unwrap_or(digest)
+}
+
+/// Tells long names apart in annotation keys; nothing rests on it being hard to invert.
+fn fnv(text: &str) -> u32 {
+    text.bytes().fold(0x811c_9dc5, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    })
 }
 
 #[cfg(test)]
@@ -236,15 +291,63 @@ mod tests {
             },
         );
         let state = RolloutState::of([Some(&ready), Some(&old), None], "h1");
-        assert_eq!(
-            (state.ready(), state.total(), state.done(), state.stalled()),
-            (1, 3, false, true)
-        );
+        assert_eq!((state.ready(), state.total(), state.done()), (1, 3, false));
         assert_eq!(state.to_patch().collect::<Vec<_>>(), [1]);
         assert_eq!(state.having(Standing::Missing).collect::<Vec<_>>(), [2]);
         let all = RolloutState::of([Some(&ready)], "h1");
-        assert!(all.done() && !all.stalled());
+        assert!(all.done());
         assert!(RolloutState::of([], "h1").done());
+    }
+
+    #[test]
+    fn what_somebody_has_to_see_to_is_told_first() {
+        for (standings, reason, words) in [
+            (vec![Standing::Ready], Reason::RolloutComplete, "every consumer"),
+            (vec![], Reason::RolloutComplete, "every consumer"),
+            (
+                vec![Standing::Ready, Standing::Rolling],
+                Reason::RolloutProgressing,
+                "being restarted",
+            ),
+            (
+                vec![Standing::Paused, Standing::Rolling, Standing::Stalled],
+                Reason::RolloutStalled,
+                "does not move: c2, c0",
+            ),
+            (
+                vec![Standing::Stalled, Standing::Missing],
+                Reason::RolloutTargetMissing,
+                "not found: c1",
+            ),
+        ] {
+            let state = RolloutState { standings };
+            let said = state.said(|index| format!("c{index}"));
+            assert_eq!(
+                (said.reason, said.holds),
+                (reason, Some(state.done())),
+                "{state:?}"
+            );
+            assert!(said.message.contains(words), "{}", said.message);
+        }
+    }
+
+    #[test]
+    fn annotation_keys_fit_whatever_the_name() {
+        let annotation = |object: &str| annotation_of("example.com/secret-hash", object);
+        for length in [1, 40, 51, 52, 100, 253] {
+            let key = annotation(&"n".repeat(length));
+            let name = key.rsplit('/').next().expect("there is a prefix");
+            assert!(name.len() <= LONGEST_NAME, "{length}: {name}");
+        }
+        let long = "n".repeat(200);
+        assert_ne!(annotation(&format!("{long}a")), annotation(&format!("{long}b")));
+    }
+
+    #[test]
+    fn the_hash_is_the_beginning_of_the_digest() {
+        let fingerprint = "1.abcd.0123456789abcdef0123456789abcdef";
+        assert_eq!(hash_of(fingerprint), "0123456789abcdef");
+        assert_eq!(hash_of("odd"), "odd");
     }
 
     proptest! {

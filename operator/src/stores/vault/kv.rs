@@ -316,14 +316,14 @@ fn standing(
         ..RemoteVersion::default()
     };
     if destroyed {
-        return Some(Standing::Gone(Absence::Destroyed(version)));
+        return Some(Standing::Gone(Absence::Destroyed));
     }
     if deletion.is_empty() {
         return Some(Standing::Live(version));
     }
     let deletion = instant(deletion)?;
     if deletion <= now {
-        return Some(Standing::Gone(Absence::Deleted(version)));
+        return Some(Standing::Gone(Absence::Deleted));
     }
     version.expires = Some(deletion);
     Some(Standing::Live(version))

@@ -26,9 +26,9 @@ fn current(probe: Probe) -> RemoteVersion {
     }
 }
 
-fn absent(outcome: ReadOutcome) -> Absence {
+fn absent(outcome: &ReadOutcome) -> Absence {
     match outcome {
-        ReadOutcome::Absent(absence) => absence,
+        ReadOutcome::Absent(absence) => *absence,
         ReadOutcome::Value(_) => panic!("a value was read"),
     }
 }

@@ -231,13 +231,13 @@ async fn the_ways_of_absence() {
     ] {
         assert_eq!(
             store.probe(&place).await.unwrap(),
-            Probe::Absent(absence.clone()),
+            Probe::Absent(absence),
             "{place:?}"
         );
-        assert_eq!(absent(store.read(&place).await.unwrap()), absence);
+        assert_eq!(absent(&store.read(&place).await.unwrap()), absence);
     }
     assert_eq!(
-        absent(store.read(&name("nothing")).await.unwrap()),
+        absent(&store.read(&name("nothing")).await.unwrap()),
         Absence::Empty
     );
 }
@@ -261,7 +261,7 @@ async fn a_deleted_secret_is_not_found_and_an_expired_one_is_expired() {
     }
     cloud.state().secrets.clear();
     for place in [name("db"), id(1)] {
-        assert_eq!(absent(store.read(&place).await.unwrap()), Absence::NotFound);
+        assert_eq!(absent(&store.read(&place).await.unwrap()), Absence::NotFound);
     }
     while end > std::time::SystemTime::now().into() {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
@@ -272,7 +272,7 @@ async fn a_deleted_secret_is_not_found_and_an_expired_one_is_expired() {
             Probe::Absent(Absence::Expired),
             "{place:?}"
         );
-        assert_eq!(absent(store.read(&place).await.unwrap()), Absence::Expired);
+        assert_eq!(absent(&store.read(&place).await.unwrap()), Absence::Expired);
     }
 }
 
@@ -334,12 +334,12 @@ async fn a_container_is_its_parts_and_is_taken_whole() {
         Reason::KeyConflict
     );
     cloud.state().containers[0].1 = body(&[]);
-    assert_eq!(absent(store.read(&place).await.unwrap()), Absence::Empty);
+    assert_eq!(absent(&store.read(&place).await.unwrap()), Absence::Empty);
     cloud.state().containers[0].1 = both;
     cloud.state().secrets[1].payload = None;
-    assert_eq!(absent(store.read(&place).await.unwrap()), Absence::Empty);
+    assert_eq!(absent(&store.read(&place).await.unwrap()), Absence::Empty);
     cloud.state().secrets.remove(1);
-    assert_eq!(absent(store.read(&place).await.unwrap()), Absence::NotFound);
+    assert_eq!(absent(&store.read(&place).await.unwrap()), Absence::NotFound);
     cloud.state().containers.clear();
     assert_eq!(
         store.probe(&place).await.unwrap(),

@@ -1,0 +1,217 @@
+//! What is told about an object after a pass that did not fail: its conditions and the notes that go with them.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::ownership::Deed;
+use crate::reason::Reason;
+
+/// How long before its expiry a value is warned of.
+pub const WARN_AHEAD: TimeDelta = TimeDelta::days(7);
+
+/// What is true of an object after a pass that did not fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// The Secret holds what the stores hold.
+    Synced,
+    /// Nothing is written on purpose; this is what would be.
+    Observed {
+        /// What a write would change; `None` where nothing.
+        pending: Option<String>,
+    },
+    /// Left alone on purpose.
+    Suspended,
+    /// Keys or the Secret went because the store reported the value gone and the object asks for that.
+    Removed {
+        /// What the store reported.
+        cause: String,
+    },
+}
+
+/// What a condition says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// Whether it holds; `None` is "unknown".
+    pub holds: Option<bool>,
+    /// Why.
+    pub reason: Reason,
+    /// The same in words.
+    pub message: String,
+}
+
+/// What is told once, as an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Note {
+    /// Whether somebody should look into it.
+    pub warning: bool,
+    /// Why.
+    pub reason: Reason,
+    /// The same in words; `None` where the condition says it.
+    pub words: Option<&'static str>,
+}
+
+impl State {
+    /// What `Ready` says of an object with this many keys.
+    #[must_use]
+    pub fn ready(&self, keys: usize) -> Said {
+        let (holds, reason, message) = match self {
+            Self::Suspended => {
+                let message = "suspended; the Secret is left as it is".to_owned();
+                (None, Reason::Suspended, message)
+            }
+            Self::Observed { pending: None } => {
+                let message = "the Secret is as it would be written".to_owned();
+                (Some(true), Reason::Observed, message)
+            }
+            Self::Observed {
+                pending: Some(change),
+            } => (None, Reason::Observed, change.clone()),
+            Self::Removed { cause } => {
+                let message = format!("{cause}; its keys were removed as asked");
+                (Some(false), Reason::SecretRemoved, message)
+            }
+            Self::Synced if keys == 1 => {
+                let message = "1 key is as the store holds it".to_owned();
+                (Some(true), Reason::Synced, message)
+            }
+            Self::Synced => {
+                let message = format!("{keys} keys are as the stores hold them");
+                (Some(true), Reason::Synced, message)
+            }
+        };
+        Said {
+            holds,
+            reason,
+            message,
+        }
+    }
+}
+
+/// What `Expiring` says of values with these expiries; `None` where none is near.
+pub fn expiring(expiries: impl IntoIterator<Item = DateTime<Utc>>, now: DateTime<Utc>) -> Option<Said> {
+    let soonest = expiries.into_iter().min()?;
+    (soonest <= now + WARN_AHEAD).then(|| Said {
+        holds: Some(true),
+        reason: Reason::RemoteExpiring,
+        message: format!(
+            "a value expires in its store at {}; store a new one before",
+            soonest.to_rfc3339()
+        ),
+    })
+}
+
+/// What is noted of what was done to the Secret of an object that had been synced before, or not.
+#[must_use]
+pub fn note_of(deed: Deed, synced_before: bool) -> Option<Note> {
+    match deed {
+        // The first sync is told by the status alone: an event would be one more write for each object.
+        Deed::Nothing | Deed::Created | Deed::Released => None,
+        Deed::Updated => synced_before.then_some(Note {
+            warning: false,
+            reason: Reason::SecretUpdated,
+            words: None,
+        }),
+        Deed::Repaired => Some(Note {
+            warning: true,
+            reason: Reason::DriftRepaired,
+            words: Some("the Secret was changed or deleted by somebody else and was put right"),
+        }),
+    }
+}
+
+/// What is noted of an object that works again after a failure, where nothing else tells it.
+#[must_use]
+pub fn note_of_recovery(failed_before: bool, state: &State, deed: Deed) -> Option<Note> {
+    let silent = deed == Deed::Nothing && *state == State::Synced;
+    (failed_before && silent).then_some(Note {
+        warning: false,
+        reason: Reason::Synced,
+        words: Some("works again"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn removed() -> State {
+        State::Removed {
+            cause: "path `a` is deleted in the store".into(),
+        }
+    }
+
+    #[test]
+    fn ready_says_what_is_true() {
+        let pending = |pending: Option<&str>| State::Observed {
+            pending: pending.map(str::to_owned),
+        };
+        for (state, holds, reason, words) in [
+            (
+                State::Synced,
+                Some(true),
+                Reason::Synced,
+                "2 keys are as the stores hold them",
+            ),
+            (State::Suspended, None, Reason::Suspended, "suspended"),
+            (
+                pending(None),
+                Some(true),
+                Reason::Observed,
+                "as it would be written",
+            ),
+            (
+                pending(Some("would change")),
+                None,
+                Reason::Observed,
+                "would change",
+            ),
+            (
+                removed(),
+                Some(false),
+                Reason::SecretRemoved,
+                "deleted in the store; its keys were removed as asked",
+            ),
+        ] {
+            let said = state.ready(2);
+            assert_eq!((said.holds, said.reason), (holds, reason), "{state:?}");
+            assert!(said.message.contains(words), "{}", said.message);
+        }
+        assert_eq!(State::Synced.ready(1).message, "1 key is as the store holds it");
+    }
+
+    #[test]
+    fn the_soonest_expiry_is_warned_of_a_week_ahead() {
+        let at = |days| DateTime::UNIX_EPOCH + TimeDelta::days(days);
+        assert_eq!(expiring([], at(0)), None);
+        assert_eq!(expiring([at(8)], at(0)), None);
+        let said = expiring([at(30), at(7)], at(0)).expect("seven days are near");
+        assert!(said.message.contains("1970-01-08"), "{}", said.message);
+        assert!(expiring([at(1)], at(3)).is_some(), "past is nearer still");
+    }
+
+    #[test]
+    fn a_first_sync_makes_no_event() {
+        for (deed, before, reason) in [
+            (Deed::Nothing, true, None),
+            (Deed::Created, false, None),
+            (Deed::Created, true, None),
+            (Deed::Released, true, None),
+            (Deed::Updated, false, None),
+            (Deed::Updated, true, Some(Reason::SecretUpdated)),
+            (Deed::Repaired, true, Some(Reason::DriftRepaired)),
+        ] {
+            assert_eq!(
+                note_of(deed, before).map(|note| note.reason),
+                reason,
+                "{deed:?} {before}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_recovery_is_noted_where_nothing_else_tells_it() {
+        assert!(note_of_recovery(true, &State::Synced, Deed::Nothing).is_some());
+        assert_eq!(note_of_recovery(false, &State::Synced, Deed::Nothing), None);
+        assert_eq!(note_of_recovery(true, &State::Synced, Deed::Updated), None);
+        assert_eq!(note_of_recovery(true, &removed(), Deed::Nothing), None);
+    }
+}

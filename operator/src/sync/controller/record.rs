@@ -1,0 +1,252 @@
+//! Records what came of a pass: at most one status write, and only if it says something new; events, metrics, and what
+//! is remembered until the next one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use keyward_core::fault::Fault;
+use keyward_core::reason::Reason;
+use keyward_core::schedule::due_again;
+use keyward_core::sync::ownership::Deed;
+use keyward_core::sync::told::{self, Note, State};
+use keyward_crds::SyncedSecret;
+use keyward_crds::synced_secret::SyncedSecretStatus;
+use tokio::time::Instant;
+
+use super::super::index::Memory;
+use super::super::pass::Done;
+use super::super::rollout;
+use super::{KIND, SyncController};
+use crate::cluster::conditions::{self, Wanted};
+use crate::cluster::events::{EventKind, Regarding};
+use crate::cluster::{ObjectKey, StatusWrite};
+use crate::runtime::clock;
+use crate::runtime::metrics::SecretWrite;
+use crate::stores::Outcome;
+
+/// The object whose pass is recorded.
+pub(super) struct Record<'a> {
+    controller: &'a SyncController,
+    key: &'a ObjectKey,
+    object: &'a Arc<SyncedSecret>,
+    uid: &'a str,
+    generation: i64,
+    now: DateTime<Utc>,
+}
+
+impl<'a> Record<'a> {
+    /// A record of a pass that has just ended.
+    pub(super) fn new(
+        controller: &'a SyncController,
+        key: &'a ObjectKey,
+        object: &'a Arc<SyncedSecret>,
+    ) -> Self {
+        Self {
+            controller,
+            key,
+            object,
+            uid: object.metadata.uid.as_deref().unwrap_or_default(),
+            generation: object.metadata.generation.unwrap_or_default(),
+            now: clock::now(),
+        }
+    }
+
+    /// Records a pass that did not fail. Returns when to come back.
+    pub(super) async fn success(&self, memory: &Memory, done: Done) -> Outcome<Option<Duration>> {
+        let Done {
+            mut status,
+            state,
+            looked_through,
+            next_look,
+            deed,
+            new_lineage,
+        } = done;
+        if self.writes_another_secret(&status) {
+            self.controller.release_all(self.key, Some(self.object)).await?;
+        }
+        status.observed_generation = Some(self.generation);
+        let keys = status.secret.as_ref().map_or(0, |secret| secret.keys);
+        let ready = state.ready(usize::try_from(keys).unwrap_or_default());
+        let wanted = Wanted::of("Ready", &ready, self.generation);
+        let news = conditions::set(&mut status.conditions, &wanted, self.now);
+        self.warn_of_expiry(&mut status);
+        let rolling = self.roll_out(&mut status, &state).await?;
+        self.write_status(&status).await?;
+        if news && matches!(state, State::Removed { .. }) {
+            self.publish(EventKind::Warning, Reason::SecretRemoved, &ready.message);
+        }
+        self.count(deed);
+        let before = self.object.status.as_ref();
+        let synced_before = before.is_some_and(|status| status.secret.is_some());
+        self.note(told::note_of(deed, synced_before), &ready.message);
+        if let Some(note) = new_lineage {
+            self.publish(EventKind::Warning, Reason::NewLineage, &note);
+        }
+        self.remember(&status, looked_through, next_look);
+        let recovery = told::note_of_recovery(memory.failures > 0, &state, deed);
+        self.note(recovery, &ready.message);
+        Ok(due_again(next_look, rolling))
+    }
+
+    /// Records a pass that failed: the last good Secret stays. Returns how often in a row.
+    pub(super) async fn failure(&self, memory: &Memory, fault: &Fault) -> u32 {
+        let failures = memory.failures.saturating_add(1);
+        self.controller.index.remember(self.key, self.uid, |memory| {
+            memory.failures = failures;
+            memory.failing_since.get_or_insert(self.now);
+        });
+        tracing::warn!(object = %self.key, reason = %fault.reason.as_str(), request_id = fault.request_id.as_deref(), "{fault}");
+        if !fault.is_worth_telling() {
+            return failures;
+        }
+        let mut status = self.object.status.clone().unwrap_or_default();
+        status.observed_generation = Some(self.generation);
+        let message = fault.to_string();
+        let wanted = Wanted {
+            type_: "Ready",
+            status: Some(false),
+            reason: fault.reason,
+            message: &message,
+            request_id: fault.request_id.as_deref(),
+            generation: self.generation,
+        };
+        if conditions::set(&mut status.conditions, &wanted, self.now) {
+            self.publish(EventKind::Warning, fault.reason, &message);
+        }
+        if let Err(fault) = self.write_status(&status).await {
+            tracing::warn!(object = %self.key, reason = %fault.reason.as_str(), "{fault}");
+        }
+        failures
+    }
+
+    fn writes_another_secret(&self, status: &SyncedSecretStatus) -> bool {
+        let before = self
+            .object
+            .status
+            .as_ref()
+            .and_then(|status| status.secret.as_ref());
+        match (before, &status.secret) {
+            (Some(before), Some(now)) => before.name != now.name,
+            _ => false,
+        }
+    }
+
+    /// Says ahead that a store is going to stop serving a value.
+    fn warn_of_expiry(&self, status: &mut SyncedSecretStatus) {
+        let expiries = status.versions.iter().filter_map(|version| version.expires);
+        let Some(said) = told::expiring(expiries, self.now) else {
+            conditions::remove(&mut status.conditions, "Expiring");
+            return;
+        };
+        let wanted = Wanted::of("Expiring", &said, self.generation);
+        if conditions::set(&mut status.conditions, &wanted, self.now) {
+            self.publish(EventKind::Warning, said.reason, &said.message);
+        }
+    }
+
+    /// Restarts consumers where the Secret is as it should be. Returns whether a rollout is under way.
+    async fn roll_out(&self, status: &mut SyncedSecretStatus, state: &State) -> Outcome<bool> {
+        if self.object.spec.consumers.is_empty() {
+            status.rollout = None;
+            conditions::remove(&mut status.conditions, "RolledOut");
+            return Ok(false);
+        }
+        let Some(secret) = status.secret.as_ref().filter(|_| *state == State::Synced) else {
+            return Ok(false);
+        };
+        let SyncController {
+            workloads, rollouts, ..
+        } = self.controller;
+        let step = rollout::advance(workloads, rollouts, self.key, self.object, &secret.values).await?;
+        for _ in 0..step.restarted {
+            self.controller.metrics.rolled_out(KIND);
+        }
+        let done = step.said.holds == Some(true);
+        let wanted = Wanted::of("RolledOut", &step.said, self.generation);
+        let news = conditions::set(&mut status.conditions, &wanted, self.now);
+        if news && step.said.reason != Reason::RolloutProgressing {
+            let kind = if done {
+                EventKind::Normal
+            } else {
+                EventKind::Warning
+            };
+            self.publish(kind, step.said.reason, &step.said.message);
+        }
+        status.rollout = Some(step.status);
+        Ok(!done)
+    }
+
+    async fn write_status(&self, status: &SyncedSecretStatus) -> Outcome<()> {
+        let before = self.object.status.as_ref();
+        if before == Some(status) {
+            return Ok(());
+        }
+        let version = self.object.metadata.resource_version.as_deref();
+        let writer = &self.controller.status;
+        let written = writer
+            .write::<SyncedSecret, _>(self.key, self.uid, version, before, status)
+            .await?;
+        if let StatusWrite::Written(version) = written {
+            self.controller.metrics.status_written(KIND);
+            let index = &self.controller.index;
+            index.wrote_status(self.key, self.uid, version, status.clone());
+        }
+        Ok(())
+    }
+
+    fn count(&self, deed: Deed) {
+        let metrics = &self.controller.metrics;
+        match deed {
+            Deed::Nothing => {}
+            Deed::Created => metrics.secret_written(SecretWrite::Create),
+            Deed::Updated => metrics.secret_written(SecretWrite::Update),
+            Deed::Released => metrics.secret_written(SecretWrite::Release),
+            Deed::Repaired => {
+                metrics.secret_written(SecretWrite::Update);
+                metrics.drift_repaired();
+            }
+        }
+    }
+
+    fn remember(
+        &self,
+        status: &SyncedSecretStatus,
+        looked_through: Option<u64>,
+        next_look: Option<Duration>,
+    ) {
+        self.controller.index.remember(self.key, self.uid, |memory| {
+            if let Some(door) = looked_through {
+                memory.looked_at = Some(Instant::now());
+                memory.looked_through = door;
+                memory.last_check = Some(self.now);
+            }
+            memory.failures = 0;
+            memory.failing_since = None;
+            memory.next_check =
+                next_look.and_then(|wait| self.now.checked_add_signed(TimeDelta::from_std(wait).ok()?));
+            if let Some(secret) = &status.secret {
+                memory.intact = Some((
+                    secret.uid.as_str().into(),
+                    secret.resource_version.as_str().into(),
+                ));
+            }
+        });
+    }
+
+    fn note(&self, note: Option<Note>, otherwise: &str) {
+        if let Some(note) = note {
+            let kind = if note.warning {
+                EventKind::Warning
+            } else {
+                EventKind::Normal
+            };
+            self.publish(kind, note.reason, note.words.unwrap_or(otherwise));
+        }
+    }
+
+    fn publish(&self, kind: EventKind, reason: Reason, note: &str) {
+        let regarding = Regarding::of::<SyncedSecret>(self.key.clone(), self.uid);
+        self.controller.events.publish(regarding, kind, reason, note);
+    }
+}
