@@ -18,8 +18,8 @@ use crate::runtime::http::{ObjectState, ObjectStates};
 use crate::runtime::queue::Queue;
 use crate::runtime::supervisor::Supervisor;
 use crate::store::{
-    DoorBuilder, HealthChange, HealthListener, InsecureChoice, Pace, Referent, SlotIdentity, StoreController,
-    StoreKey, StoreObject, StoreRegistry, login_gate,
+    DoorBuilder, HealthListener, InsecureChoice, Pace, Referent, SlotIdentity, StoreController, StoreKey,
+    StoreObject, StoreRegistry, login_gate,
 };
 use crate::sync::{Change, SyncController, SyncIndex, SyncParts};
 
@@ -364,11 +364,11 @@ async fn first_to_end(mut workers: JoinSet<()>) {
     }
 }
 
-/// A store whose health changed is looked at; one that works again wakes what waits.
+/// A store whose health changed is looked at; one that works again, or may not be used any more, wakes its readers.
 fn listener(queue: Queue<StoreKey>, woken: Arc<OnceLock<Arc<SyncController>>>) -> HealthListener {
     Arc::new(move |key, change| {
         queue.add(key.clone(), Arc::from(key.to_string()), Instant::now());
-        if change == HealthChange::Recovered
+        if change.wakes_readers()
             && let Some(sync) = woken.get()
         {
             sync.wake(key);

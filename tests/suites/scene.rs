@@ -8,7 +8,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use keyward_crds::{ClusterSecretStore, SERVICE_ACCOUNT_CONSENT, SecretStore, StoreStatus, SyncedSecret};
+use keyward_crds::{
+    ACKNOWLEDGE_ANNOTATION, ClusterSecretStore, SERVICE_ACCOUNT_CONSENT, SecretStore, StoreStatus,
+    SyncedSecret,
+};
 use keyward_tests::harness::Case;
 use keyward_tests::operator::{Operator, Settings};
 use keyward_tests::rig::kubernetes::{ApiRequest, Kubernetes};
@@ -25,6 +28,9 @@ pub const AUDIENCE: &str = "vault.test";
 
 /// The field manager of what a person or a pipeline would write.
 pub const AUTHOR: &str = "author";
+
+/// What [`Scene::with_db`] begins with.
+pub const FIRST: [(&str, &str); 1] = [("password", "first")];
 
 /// A namespace of a test, with what it needs to use a Vault.
 pub struct Scene<'a> {
@@ -208,6 +214,17 @@ impl<'a> Scene<'a> {
             &json!({"sources": [{"storeRef": {"name": "vault"}, "path": path}]}),
         )
         .await
+    }
+
+    /// A scene with its operator, where object `db` holds [`FIRST`] of path `apps/db`. `more` joins its spec.
+    pub async fn with_db(case: &'a Case, kv: Kv, more: &Value) -> Result<(Scene<'a>, Operator)> {
+        let scene = Self::new(case, kv).await?;
+        scene.write("apps/db", &json!({"password": "first"})).await?;
+        let operator = scene.operator().await?;
+        scene.synced("db", &often_with(&[path("apps/db")], more)).await?;
+        scene.holds("db", &FIRST).await?;
+        scene.ready("db").await?;
+        Ok((scene, operator))
     }
 
     /// Sets an annotation of a `SyncedSecret`.
@@ -447,6 +464,37 @@ impl<'a> Scene<'a> {
 /// The `Ready` condition among these.
 pub fn ready_of(conditions: &[Condition]) -> Option<&Condition> {
     conditions.iter().find(|condition| condition.type_ == "Ready")
+}
+
+/// All of one path of store `vault`.
+pub fn path(path: &str) -> Value {
+    json!({"storeRef": {"name": "vault"}, "path": path})
+}
+
+/// The spec of an object with these sources that is looked at as often as is allowed.
+pub fn often(sources: &[Value]) -> Value {
+    json!({"sources": sources, "refresh": {"interval": "5s"}})
+}
+
+/// The same with further fields of the spec.
+pub fn often_with(sources: &[Value], more: &Value) -> Value {
+    let mut spec = often(sources);
+    let fields = spec.as_object_mut().expect("a spec is an object");
+    fields.extend(more.as_object().expect("fields are an object").clone());
+    spec
+}
+
+/// The policies that remove whatever may be removed.
+pub fn strictest() -> Value {
+    json!({"whenGone": {"deleted": "DeleteSecret", "destroyed": "DeleteSecret"}})
+}
+
+/// The acknowledgement that a message asks for.
+pub fn acknowledgement_in(message: &str) -> Result<&str> {
+    message
+        .split_once(&format!("{ACKNOWLEDGE_ANNOTATION}: "))
+        .and_then(|(_, rest)| rest.split('`').next())
+        .with_context(|| format!("the message names no acknowledgement: {message}"))
 }
 
 /// The message of the object's `Ready` condition.

@@ -16,12 +16,11 @@ use keyward_core::fault::Fault;
 use keyward_core::secret::SecretMap;
 use keyward_crds::{MANAGED_BY, MANAGED_BY_LABEL, OWNER_ANNOTATION};
 use kube::Client;
-use serde::Deserialize;
 use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::ObjectKey;
-use super::call::{APPLY_PATCH, JSON, METADATA_ONLY, Question, append, call, segment};
+use super::call::{APPLY_PATCH, JSON, METADATA_ONLY, Question, Written, append, call, segment};
 use refusal::meaning;
 
 /// The field manager of everything Keyward applies.
@@ -190,18 +189,6 @@ pub(super) fn path_of(key: &ObjectKey) -> String {
         segment(&key.namespace),
         segment(&key.name)
     )
-}
-
-#[derive(Deserialize)]
-struct Written {
-    metadata: WrittenMeta,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct WrittenMeta {
-    uid: String,
-    resource_version: String,
 }
 
 /// The apply patch as JSON. It is put together by hand, so that values go from their wiped buffers into one wiped

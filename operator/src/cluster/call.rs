@@ -17,6 +17,7 @@ use kube::core::Status;
 use kube::runtime::watcher;
 use kube::{Client, Error};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
@@ -90,6 +91,20 @@ impl Answer {
             .with_request_id(self.request_id.clone())
         })
     }
+}
+
+/// An object after a write, as far as [`METADATA_ONLY`] shows it.
+#[derive(Deserialize)]
+pub(super) struct Written {
+    pub metadata: WrittenMeta,
+}
+
+/// What tells this state of an object from every other.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct WrittenMeta {
+    pub uid: String,
+    pub resource_version: String,
 }
 
 impl From<Fault> for Refusal {

@@ -7,13 +7,13 @@ use keyward_core::fault::{Class, Fault};
 use keyward_core::reason::Reason;
 use kube::core::Status;
 use kube::{Client, Resource};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::ObjectKey;
 use super::apply::FIELD_MANAGER;
-use super::call::{JSON_PATCH, METADATA_ONLY, Question, Refusal, call, segment};
+use super::call::{JSON_PATCH, METADATA_ONLY, Question, Refusal, Written, call, segment};
 
 /// Writes status. Cheap to clone.
 #[derive(Clone)]
@@ -97,17 +97,6 @@ pub(super) fn path_of<K: Resource<DynamicType = ()>>(key: &ObjectKey) -> String 
     )
 }
 
-#[derive(Deserialize)]
-struct Written {
-    metadata: WrittenMeta,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct WrittenMeta {
-    resource_version: String,
-}
-
 /// A failed `test` is a 422 that blames no field; a status that the schema refuses names its fields.
 fn test_failed(refusal: &Refusal) -> bool {
     let causes = |status: &Status| {
@@ -145,7 +134,7 @@ mod tests {
         StatusWriter,
         std::sync::Arc<std::sync::Mutex<Vec<super::super::call::tests::Seen>>>,
     ) {
-        let (client, seen) = scripted(|_| (200, json!({"metadata": {"resourceVersion": "8"}})));
+        let (client, seen) = scripted(|_| (200, json!({"metadata": {"uid": "u1", "resourceVersion": "8"}})));
         (StatusWriter::new(client), seen)
     }
 

@@ -113,8 +113,8 @@ impl StoreController {
         match fault.reason {
             Reason::CredentialRejected if may_retry_login => self.plan_retry(key),
             Reason::InsecureExpired => {
-                // What was built under the exception ends with it.
-                self.registry.retry(key).await;
+                // What was built under the exception ends with it, and so does the use of what was read through it.
+                self.registry.end(key).await;
                 IDLE_CHECK
             }
             Reason::CredentialMissing

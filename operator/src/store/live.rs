@@ -81,6 +81,16 @@ pub enum HealthChange {
     Failed,
     /// It works again: wake what waits.
     Recovered,
+    /// It may not be used any more: wake what reads through it.
+    Ended,
+}
+
+impl HealthChange {
+    /// Whether everything that reads from the store should look at once.
+    #[must_use]
+    pub fn wakes_readers(self) -> bool {
+        matches!(self, Self::Recovered | Self::Ended)
+    }
 }
 
 /// So many passing failures in a row, over all places, make a store count as failing.

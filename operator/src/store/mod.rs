@@ -11,7 +11,7 @@ mod registry;
 pub use controller::StoreController;
 pub use fetch::DoorBuilder;
 pub use key::StoreKey;
-pub use live::{HealthChange, LiveStore, Pace};
+pub use live::{LiveStore, Pace};
 pub use lockout::login_gate;
 pub use plan::{InsecureChoice, StoreObject};
 pub use registry::{Asked, HealthListener, Referent, SlotIdentity, StoreRegistry};

@@ -278,6 +278,17 @@ impl StoreRegistry {
         }
     }
 
+    /// Puts the doors of a store out of use that may not be used any more, and wakes who reads through them. Once there
+    /// are none, nobody is woken again.
+    pub async fn end(&self, key: &StoreKey) {
+        let Some(slot) = self.slot(key) else { return };
+        let had_doors = slot.doors.lock().await.values().any(Result::is_ok);
+        if had_doors {
+            self.retry(key).await;
+            (self.listener)(key, HealthChange::Ended);
+        }
+    }
+
     /// Puts those doors of a store out of use whose login was rejected: a door never repeats one.
     pub async fn retry_rejected(&self, key: &StoreKey) {
         if let Some(slot) = self.slot(key) {

@@ -128,10 +128,11 @@ async fn an_insecure_choice_ends_at_its_expiry(case: Case) -> Result<()> {
     ensure!(insecure_message(&status).is_none());
     scene.event("brief", "InsecureExpired").await?;
     ensure!(!counted(&operator, "skipTlsVerify").await?);
+    // Its readers hear of it at once, long before their next turn.
+    scene.told(&operator, "db", "StoreNotReady", "ended at").await?;
     scene.write("apps/db", &json!({"password": "second"})).await?;
     let mark = scene.vault.audit().mark()?;
-    scene.refresh("db").await?;
-    scene.told(&operator, "db", "StoreNotReady", "ended at").await?;
+    scene.refreshed(&operator, "db").await?;
     scene.holds("db", &[("password", "first")]).await?;
     let asked = scene.asked_of_vault(mark)?;
     ensure!(asked.iter().all(|request| !request.is_value_read(&scene.mount)));

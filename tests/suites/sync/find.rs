@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
+use keyward_crds::ACKNOWLEDGE_ANNOTATION;
 use keyward_tests::harness::{Case, Suite};
+use keyward_tests::operator::Operator;
 use keyward_tests::rig::vault::Kv;
 use serde_json::{Value, json};
 
-use super::often;
-use crate::scene::Scene;
+use crate::scene::{Scene, acknowledgement_in, message_of, often, often_with, strictest};
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::vault_tests!(
@@ -17,6 +18,10 @@ pub(super) fn register(suite: &mut Suite) {
         a_new_match_arrives_and_an_empty_search_keeps_everything,
         a_search_over_its_cap_keeps_the_last_value,
         a_search_of_kv_version_1_works_by_prefix,
+        what_a_search_loses_is_kept_until_it_comes_back_or_is_let_go,
+        a_listed_key_that_disappears_from_kv_version_1_is_kept,
+        a_search_drops_what_it_no_longer_asks_for,
+        a_match_that_is_deleted_follows_the_policy,
     );
 }
 
@@ -95,8 +100,16 @@ async fn a_new_match_arrives_and_an_empty_search_keeps_everything(case: Case) ->
         .told(&operator, "found", "RemoteNotFound", "sources[0] matches nothing")
         .await?;
     scene.holds("found", &both).await?;
+    // One that is back does not speak for the other.
     scene.write("apps/two", &json!({"v": "again"})).await?;
-    scene.holds("found", &[("apps_two", r#"{"v":"again"}"#)]).await
+    scene.refresh("found").await?;
+    let words = "path `apps/one` is no longer listed and is not there";
+    scene.told(&operator, "found", "RemoteNotFound", words).await?;
+    scene.holds("found", &both).await?;
+    scene.write("apps/one", &json!({"v": "again"})).await?;
+    scene.refresh("found").await?;
+    let again = [("apps_one", r#"{"v":"again"}"#), ("apps_two", r#"{"v":"again"}"#)];
+    scene.holds("found", &again).await
 }
 
 async fn a_search_over_its_cap_keeps_the_last_value(case: Case) -> Result<()> {
@@ -156,6 +169,123 @@ async fn a_search_of_kv_version_1_works_by_prefix(case: Case) -> Result<()> {
         .told(&operator, "tags", "SpecInvalid", "has no tags")
         .await?;
     Ok(())
+}
+
+async fn what_a_search_loses_is_kept_until_it_comes_back_or_is_let_go(case: Case) -> Result<()> {
+    let (scene, operator) = both_found(&case, Kv::V2, &strictest()).await?;
+    scene
+        .vault
+        .api()
+        .delete_metadata(&scene.mount, "apps/one")
+        .await?;
+    let object = scene
+        .told(
+            &operator,
+            "found",
+            "RemoteNotFound",
+            "path `apps/one` is no longer listed and is not there; restore it, or, if it is to go, annotate the object",
+        )
+        .await?;
+    // The rest is not followed either: a write without the lost key would lose it.
+    scene.write("apps/two", &json!({"v": "newer"})).await?;
+    scene.refreshed(&operator, "found").await?;
+    scene.holds("found", &BOTH).await?;
+    scene.write("apps/one", &json!({"v": "back"})).await?;
+    let newer = [("apps_one", r#"{"v":"back"}"#), ("apps_two", r#"{"v":"newer"}"#)];
+    scene.holds("found", &newer).await?;
+    scene.ready("found").await?;
+
+    scene
+        .vault
+        .api()
+        .delete_metadata(&scene.mount, "apps/one")
+        .await?;
+    scene.reason("found", "RemoteNotFound").await?;
+    scene
+        .annotate("found", ACKNOWLEDGE_ANNOTATION, "apps/two->gone")
+        .await?;
+    scene.refreshed(&operator, "found").await?;
+    scene.holds("found", &newer).await?;
+    let words = acknowledgement_in(message_of(&object)?)?;
+    scene.annotate("found", ACKNOWLEDGE_ANNOTATION, words).await?;
+    scene.holds("found", &newer[1..]).await?;
+    scene.ready("found").await.map(drop)
+}
+
+async fn a_listed_key_that_disappears_from_kv_version_1_is_kept(case: Case) -> Result<()> {
+    let (scene, operator) = both_found(&case, Kv::V1, &strictest()).await?;
+    let gone = format!("{}/apps/one", scene.mount);
+    scene.vault.api().delete(&gone).await?;
+    scene
+        .told(
+            &operator,
+            "found",
+            "RemoteNotFound",
+            "path `apps/one` is no longer listed",
+        )
+        .await?;
+    scene.holds("found", &BOTH).await?;
+    scene
+        .annotate("found", ACKNOWLEDGE_ANNOTATION, "apps/one->gone")
+        .await?;
+    scene.holds("found", &BOTH[1..]).await?;
+    scene.ready("found").await.map(drop)
+}
+
+async fn a_search_drops_what_it_no_longer_asks_for(case: Case) -> Result<()> {
+    let (scene, _operator) = both_found(&case, Kv::V2, &json!({})).await?;
+    let narrower = json!({"prefix": "apps", "pattern": "apps/two"});
+    scene.synced("found", &searching(&narrower)).await?;
+    scene.holds("found", &BOTH[1..]).await?;
+    scene.ready("found").await?;
+
+    let tag = async |place: &str, tier: &str| {
+        let tags = BTreeMap::from([("tier", tier)]);
+        let api = scene.vault.api();
+        api.set_custom_metadata(&scene.mount, place, &tags).await
+    };
+    tag("apps/one", "front").await?;
+    tag("apps/two", "front").await?;
+    let tagged = json!({"prefix": "apps", "tags": {"tier": "front"}});
+    scene.synced("found", &searching(&tagged)).await?;
+    scene.holds("found", &BOTH).await?;
+    // The store says that it is there and what it carries now: nothing is missing.
+    tag("apps/two", "back").await?;
+    scene.holds("found", &BOTH[..1]).await?;
+    scene.ready("found").await.map(drop)
+}
+
+async fn a_match_that_is_deleted_follows_the_policy(case: Case) -> Result<()> {
+    let policy = json!({"whenGone": {"deleted": "RemoveKeys"}});
+    let (scene, _operator) = both_found(&case, Kv::V2, &policy).await?;
+    scene.vault.api().delete_secret(&scene.mount, "apps/one").await?;
+    scene.holds("found", &BOTH[1..]).await?;
+    scene.event("found", "SecretRemoved").await?;
+    // What was removed already is missed by nobody once its last trace goes.
+    scene
+        .vault
+        .api()
+        .delete_metadata(&scene.mount, "apps/one")
+        .await?;
+    scene.ready("found").await?;
+    scene.holds("found", &BOTH[1..]).await
+}
+
+/// What [`both_found`] finds.
+const BOTH: [(&str, &str); 2] = [("apps_one", r#"{"v":"1"}"#), ("apps_two", r#"{"v":"2"}"#)];
+
+/// A scene whose object `found` holds two places below `apps`.
+async fn both_found<'a>(case: &'a Case, kv: Kv, more: &Value) -> Result<(Scene<'a>, Operator)> {
+    let scene = Scene::new(case, kv).await?;
+    for (place, value) in [("apps/one", "1"), ("apps/two", "2")] {
+        scene.write(place, &json!({"v": value})).await?;
+    }
+    let operator = scene.operator().await?;
+    let source = json!({"storeRef": {"name": "vault"}, "find": {"prefix": "apps"}});
+    scene.synced("found", &often_with(&[source], more)).await?;
+    scene.holds("found", &BOTH).await?;
+    scene.ready("found").await?;
+    Ok((scene, operator))
 }
 
 /// The spec of an object that searches store `vault`.

@@ -7,8 +7,7 @@ use keyward_tests::rig::kubernetes::ApiRequest;
 use keyward_tests::rig::vault::{Kv, StoreRequest};
 use serde_json::{Value, json};
 
-use super::{often, path};
-use crate::scene::Scene;
+use crate::scene::{Scene, often, path};
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::vault_tests!(

@@ -3,15 +3,11 @@
 
 use anyhow::{Result, ensure};
 use keyward_tests::harness::{Case, Suite};
-use keyward_tests::operator::Operator;
 use keyward_tests::rig::poll;
 use keyward_tests::rig::vault::Kv;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{often, often_with, path};
-use crate::scene::{SOON, Scene};
-
-const FIRST: [(&str, &str); 1] = [("password", "first")];
+use crate::scene::{FIRST, SOON, Scene, often, often_with, path, strictest};
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::vault_tests!(
@@ -28,7 +24,7 @@ pub(super) fn register(suite: &mut Suite) {
 }
 
 async fn a_soft_deleted_value_is_kept_and_its_restoration_is_noticed(case: Case) -> Result<()> {
-    let (scene, operator) = synced(&case, Kv::V2, &json!({})).await?;
+    let (scene, operator) = Scene::with_db(&case, Kv::V2, &json!({})).await?;
     scene.vault.api().delete_secret(&scene.mount, "apps/db").await?;
     scene
         .told(
@@ -50,7 +46,7 @@ async fn a_soft_deleted_value_is_kept_and_its_restoration_is_noticed(case: Case)
 }
 
 async fn a_destroyed_value_is_kept_until_a_new_one_is_written(case: Case) -> Result<()> {
-    let (scene, operator) = synced(&case, Kv::V2, &json!({})).await?;
+    let (scene, operator) = Scene::with_db(&case, Kv::V2, &json!({})).await?;
     scene
         .vault
         .api()
@@ -71,7 +67,7 @@ async fn a_destroyed_value_is_kept_until_a_new_one_is_written(case: Case) -> Res
 }
 
 async fn removed_metadata_removes_nothing_whatever_the_policy(case: Case) -> Result<()> {
-    let (scene, operator) = synced(&case, Kv::V2, &strictest()).await?;
+    let (scene, operator) = Scene::with_db(&case, Kv::V2, &strictest()).await?;
     scene.vault.api().delete_metadata(&scene.mount, "apps/db").await?;
     scene
         .told(&operator, "db", "RemoteNotFound", "path `apps/db` is not there")
@@ -83,7 +79,7 @@ async fn removed_metadata_removes_nothing_whatever_the_policy(case: Case) -> Res
 }
 
 async fn a_path_missing_from_kv_version_1_removes_nothing_whatever_the_policy(case: Case) -> Result<()> {
-    let (scene, operator) = synced(&case, Kv::V1, &strictest()).await?;
+    let (scene, operator) = Scene::with_db(&case, Kv::V1, &strictest()).await?;
     scene
         .vault
         .api()
@@ -140,7 +136,7 @@ async fn remove_keys_takes_the_keys_of_the_deleted_source_alone(case: Case) -> R
 
 async fn delete_secret_deletes_it_and_brings_it_back(case: Case) -> Result<()> {
     let policy = json!({"whenGone": {"deleted": "DeleteSecret"}});
-    let (scene, operator) = synced(&case, Kv::V2, &policy).await?;
+    let (scene, operator) = Scene::with_db(&case, Kv::V2, &policy).await?;
     scene.vault.api().delete_secret(&scene.mount, "apps/db").await?;
     poll::until("the Secret to be gone", SOON, || async {
         matches!(scene.values("db").await, Ok(None))
@@ -210,22 +206,6 @@ async fn a_path_that_never_was_is_told_and_arrives_later(case: Case) -> Result<(
     );
     scene.write("apps/later", &json!({"password": "first"})).await?;
     scene.holds("later", &FIRST).await
-}
-
-/// A scene whose object `db` holds [`FIRST`].
-async fn synced<'a>(case: &'a Case, kv: Kv, more: &Value) -> Result<(Scene<'a>, Operator)> {
-    let scene = Scene::new(case, kv).await?;
-    scene.write("apps/db", &json!({"password": "first"})).await?;
-    let operator = scene.operator().await?;
-    scene.synced("db", &often_with(&[path("apps/db")], more)).await?;
-    scene.holds("db", &FIRST).await?;
-    scene.ready("db").await?;
-    Ok((scene, operator))
-}
-
-/// The policies that remove whatever may be removed.
-fn strictest() -> Value {
-    json!({"whenGone": {"deleted": "DeleteSecret", "destroyed": "DeleteSecret"}})
 }
 
 /// Waits until a removal is told by the condition and by an event.

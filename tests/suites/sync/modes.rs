@@ -8,8 +8,7 @@ use keyward_tests::rig::vault::Kv;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use super::{often_with, path};
-use crate::scene::{Scene, message_of, ready_of};
+use crate::scene::{Scene, message_of, often_with, path, ready_of};
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::tests!(

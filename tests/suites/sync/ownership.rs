@@ -12,8 +12,7 @@ use keyward_tests::rig::vault::Kv;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-use super::{often_with, path};
-use crate::scene::{SOON, Scene};
+use crate::scene::{SOON, Scene, often_with, path};
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::tests!(

@@ -15,8 +15,7 @@ use kube::api::{Patch, PatchParams};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{often_with, path};
-use crate::scene::{AUTHOR, Scene};
+use crate::scene::{AUTHOR, Scene, often_with, path};
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::tests!(

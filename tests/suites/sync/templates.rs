@@ -8,8 +8,7 @@ use keyward_tests::harness::{Case, Suite};
 use keyward_tests::rig::vault::Kv;
 use serde_json::{Value, json};
 
-use super::{often_with, path};
-use crate::scene::Scene;
+use crate::scene::{Scene, often_with, path};
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::tests!(

@@ -7,8 +7,7 @@ use keyward_tests::harness::{Case, Suite};
 use keyward_tests::rig::vault::Kv;
 use serde_json::{Value, json};
 
-use super::{often, often_with, path};
-use crate::scene::Scene;
+use crate::scene::{Scene, often, often_with, path};
 
 /// What the values of one Secret may have together.
 const MEBIBYTE: usize = 1024 * 1024;

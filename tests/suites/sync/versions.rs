@@ -1,14 +1,13 @@
 //! The lineage of versions: what is made anew is taken and told, what goes backwards waits for a human.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use keyward_crds::{ACKNOWLEDGE_ANNOTATION, SyncedSecret};
 use keyward_tests::harness::{Case, Suite};
 use keyward_tests::rig::vault::Kv;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use super::{often, path};
-use crate::scene::{Scene, message_of};
+use crate::scene::{FIRST, Scene, acknowledgement_in, message_of, often, path};
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::vault_tests!(
@@ -44,41 +43,27 @@ async fn a_new_lineage_is_taken_and_told(case: Case) -> Result<()> {
 }
 
 async fn a_version_that_goes_back_keeps_the_last_value_until_acknowledged(case: Case) -> Result<()> {
-    let scene = Scene::new(&case, Kv::V2).await?;
-    scene.write("apps/db", &json!({"password": "first"})).await?;
-    let operator = scene.operator().await?;
-    scene.synced("db", &often(&[path("apps/db")])).await?;
-    scene.holds("db", &[("password", "first")]).await?;
-    scene.ready("db").await?;
+    let (scene, operator) = Scene::with_db(&case, Kv::V2, &json!({})).await?;
 
     accepted_later(&scene, "db").await?;
     scene.write("apps/db", &json!({"password": "restored"})).await?;
     let object = scene
         .told(&operator, "db", "VersionRegressed", "the last value is kept")
         .await?;
-    scene.holds("db", &[("password", "first")]).await?;
+    scene.holds("db", &FIRST).await?;
     // An acknowledgement of something else does not fit.
     scene.annotate("db", ACKNOWLEDGE_ANNOTATION, "8->1").await?;
     scene.refreshed(&operator, "db").await?;
-    scene.holds("db", &[("password", "first")]).await?;
+    scene.holds("db", &FIRST).await?;
 
-    let message = message_of(&object)?;
-    let id = message
-        .split_once(&format!("{ACKNOWLEDGE_ANNOTATION}: "))
-        .and_then(|(_, rest)| rest.split('`').next())
-        .with_context(|| format!("the message names no acknowledgement: {message}"))?;
+    let id = acknowledgement_in(message_of(&object)?)?;
     scene.annotate("db", ACKNOWLEDGE_ANNOTATION, id).await?;
     scene.holds("db", &[("password", "restored")]).await?;
     scene.ready("db").await.map(drop)
 }
 
 async fn an_edit_of_the_spec_lets_a_version_go_back(case: Case) -> Result<()> {
-    let scene = Scene::new(&case, Kv::V2).await?;
-    scene.write("apps/db", &json!({"password": "first"})).await?;
-    let operator = scene.operator().await?;
-    scene.synced("db", &often(&[path("apps/db")])).await?;
-    scene.holds("db", &[("password", "first")]).await?;
-    scene.ready("db").await?;
+    let (scene, operator) = Scene::with_db(&case, Kv::V2, &json!({})).await?;
     accepted_later(&scene, "db").await?;
     scene.write("apps/db", &json!({"password": "restored"})).await?;
     scene

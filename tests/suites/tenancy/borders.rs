@@ -18,6 +18,7 @@ pub(super) fn register(suite: &mut Suite) {
         no_field_of_a_store_reaches_into_another_namespace,
         no_field_of_a_synced_secret_reaches_into_another_namespace,
         a_consumer_logs_in_as_itself,
+        a_consumer_that_was_refused_is_let_in_once_the_store_admits_it,
     );
 }
 
@@ -200,33 +201,9 @@ async fn no_field_of_a_synced_secret_reaches_into_another_namespace(case: Case) 
 async fn a_consumer_logs_in_as_itself(case: Case) -> Result<()> {
     let kubernetes = case.private_kubernetes(Parts::ApiServer).await?;
     let scene = Scene::on(&case, &kubernetes, case.vault().await?, Kv::V2).await?;
-    scene.write("shared/banner", &json!({"value": "for all"})).await?;
-    let (first, second, without) = ("tenant-one", "tenant-two", "tenant-none");
-    for namespace in [first, second, without] {
-        scene.another_namespace(namespace, &json!({})).await?;
-    }
-    // The store's own policy admits only one of the two: it sees who asks.
-    let reads = format!("path \"{}/*\" {{ capabilities = [\"read\"] }}", scene.mount);
-    let policy = format!("{}-tenant", scene.mount);
-    scene.vault.api().write_policy(&policy, &reads).await?;
-    let role = json!({
-        "bound_service_account_names": ["tenant"],
-        "bound_service_account_namespaces": [first],
-        "audience": AUDIENCE,
-        "token_policies": [policy],
-    });
-    scene
-        .vault
-        .api()
-        .create_role(&scene.auth_mount(), "tenant", &role)
-        .await?;
-    let everybody = json!([{"name": "all", "selector": {}, "paths": ["**"]}]);
-    scene
-        .cluster_store("shared", &scene.consumer_spec(&everybody))
-        .await?;
-    for namespace in [first, second] {
-        lend_account(&scene, namespace, "tenant").await?;
-    }
+    let without = "tenant-none";
+    scene.another_namespace(without, &json!({})).await?;
+    let (first, second) = tenants_of_one_store(&scene).await?;
     let mark = scene.vault.audit().mark()?;
     let _operator = scene.operator_of_all().await?;
     scene.cluster_store_reason("shared", "StoreReady").await?;
@@ -252,6 +229,64 @@ async fn a_consumer_logs_in_as_itself(case: Case) -> Result<()> {
         );
     }
     Ok(())
+}
+
+async fn a_consumer_that_was_refused_is_let_in_once_the_store_admits_it(case: Case) -> Result<()> {
+    let kubernetes = case.private_kubernetes(Parts::ApiServer).await?;
+    let scene = Scene::on(&case, &kubernetes, case.vault().await?, Kv::V2).await?;
+    let (first, second) = tenants_of_one_store(&scene).await?;
+    let mark = scene.vault.audit().mark()?;
+    let _operator = scene.operator_of_all().await?;
+    let banner = json!({"path": "shared/banner"});
+    for namespace in [first, second] {
+        scene.synced_in(namespace, "banner", "shared", &banner).await?;
+    }
+    scene.reason_in(first, "banner", "Synced").await?;
+    let message = scene.reason_in(second, "banner", "CredentialRejected").await?;
+    ensure!(!message.contains("eyJ"), "a token is told: {message}");
+    // The store's administrator acts; in the cluster nothing changes.
+    admit(&scene, &[first, second]).await?;
+    scene.reason_in(second, "banner", "Synced").await?;
+    let asked = scene.asked_of_vault(mark)?;
+    let logins = asked.iter().filter(|request| request.is_login());
+    let by_first = logins.filter(|request| request.display_name.contains(first));
+    ensure!(by_first.count() <= 1, "who was let in before logs in no more");
+    Ok(())
+}
+
+/// A cluster store `shared` whose consumers log in as themselves, with two tenants of which it admits the first.
+async fn tenants_of_one_store(scene: &Scene<'_>) -> Result<(&'static str, &'static str)> {
+    scene.write("shared/banner", &json!({"value": "for all"})).await?;
+    let (first, second) = ("tenant-one", "tenant-two");
+    for namespace in [first, second] {
+        scene.another_namespace(namespace, &json!({})).await?;
+        lend_account(scene, namespace, "tenant").await?;
+    }
+    // The store's own policy admits only one of the two: it sees who asks.
+    admit(scene, &[first]).await?;
+    let everybody = json!([{"name": "all", "selector": {}, "paths": ["**"]}]);
+    scene
+        .cluster_store("shared", &scene.consumer_spec(&everybody))
+        .await?;
+    Ok((first, second))
+}
+
+/// Lets ServiceAccount `tenant` of these namespaces, and of no other, log in and read.
+async fn admit(scene: &Scene<'_>, namespaces: &[&str]) -> Result<()> {
+    let reads = format!("path \"{}/*\" {{ capabilities = [\"read\"] }}", scene.mount);
+    let policy = format!("{}-tenant", scene.mount);
+    scene.vault.api().write_policy(&policy, &reads).await?;
+    let role = json!({
+        "bound_service_account_names": ["tenant"],
+        "bound_service_account_namespaces": namespaces,
+        "audience": AUDIENCE,
+        "token_policies": [policy],
+    });
+    scene
+        .vault
+        .api()
+        .create_role(&scene.auth_mount(), "tenant", &role)
+        .await
 }
 
 /// Makes a ServiceAccount of any namespace that lends itself to Keyward.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
 use chrono::{DateTime, TimeDelta, Utc};
+use keyward_crds::ACKNOWLEDGE_ANNOTATION;
 use keyward_tests::harness::{Case, Suite};
 use keyward_tests::rig::openstack::{Container, ContainerKind, NewSecret, SecretKind, Service, What};
 use keyward_tests::rig::poll;
@@ -21,6 +22,7 @@ pub(super) fn register(suite: &mut Suite) {
         a_search_finds_by_prefix_pattern_and_tags,
         an_expiry_is_warned_of_and_the_value_outlives_it,
         a_deleted_secret_is_kept_until_one_of_its_name_comes,
+        what_a_search_loses_is_kept_until_one_of_its_name_comes,
     );
 }
 
@@ -251,6 +253,37 @@ async fn a_deleted_secret_is_kept_until_one_of_its_name_comes(case: Case) -> Res
     scene.holds("db", &[("password", "second")]).await?;
     scene.ready("db").await?;
     scene.holds("one", &[("password", "first")]).await
+}
+
+async fn what_a_search_loses_is_kept_until_one_of_its_name_comes(case: Case) -> Result<()> {
+    let cloud = Cloud::working(&case).await?;
+    let (scene, keys) = (&cloud.scene, cloud.tenant.key_manager());
+    let id = keys.store(&NewSecret::named("svc-a"), b"a").await?;
+    keys.store(&NewSecret::named("svc-b"), b"b").await?;
+    let operator = scene.operator().await?;
+    let found = json!({"find": {"prefix": "svc-"}});
+    cloud.synced("found", &found).await?;
+    scene.holds("found", &[("svc-a", "a"), ("svc-b", "b")]).await?;
+    next_second(&id, &cloud).await?;
+    keys.delete(&id).await?;
+    scene.refresh("found").await?;
+    let words = "secret `svc-a` is no longer listed and is not there";
+    scene.told(&operator, "found", "RemoteNotFound", words).await?;
+    scene.holds("found", &[("svc-a", "a"), ("svc-b", "b")]).await?;
+    // Another secret of the name is the same key with a later version.
+    let id = keys.store(&NewSecret::named("svc-a"), b"again").await?;
+    scene.refresh("found").await?;
+    scene
+        .holds("found", &[("svc-a", "again"), ("svc-b", "b")])
+        .await?;
+    scene.ready("found").await?;
+    keys.delete(&id).await?;
+    scene
+        .annotate("found", ACKNOWLEDGE_ANNOTATION, "svc-a->gone")
+        .await?;
+    scene.refresh("found").await?;
+    scene.holds("found", &[("svc-b", "b")]).await?;
+    scene.ready("found").await.map(drop)
 }
 
 /// Waits until the next secret is made in a later second than this one: Barbican orders by that.
