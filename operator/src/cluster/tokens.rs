@@ -41,6 +41,14 @@ pub struct ServiceAccountTokens {
     client: Client,
     account: ObjectKey,
     audience: String,
+    standing: Option<Standing>,
+}
+
+/// What of a ServiceAccount decides about its tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Standing {
+    uid: String,
+    lends_itself: bool,
 }
 
 impl ApiAudiences {
@@ -93,7 +101,23 @@ impl ServiceAccountTokens {
             client,
             account,
             audience,
+            standing: None,
         })
+    }
+
+    /// Looks at the account as it is now: tokens of one that was made anew, or lends itself no longer, are those of
+    /// another. What is wrong with it is told when a token is asked for.
+    ///
+    /// # Errors
+    ///
+    /// The cluster does not tell at present.
+    pub async fn seen_now(mut self) -> Outcome<Self> {
+        self.standing = match self.look().await {
+            Ok(standing) => Some(standing),
+            Err(fault) if fault.may_pass() => return Err(fault),
+            Err(_) => None,
+        };
+        Ok(self)
     }
 
     async fn mint_now(&self) -> Outcome<SecretBytes> {
@@ -119,6 +143,18 @@ impl ServiceAccountTokens {
     }
 
     async fn check_consent(&self) -> Outcome<()> {
+        if self.look().await?.lends_itself {
+            return Ok(());
+        }
+        Err(Fault::new(
+            Class::Denied,
+            Reason::CredentialNotGranted,
+            format!("ServiceAccount {} does not lend itself to Keyward", self.account),
+        )
+        .advise(format!("annotate it with `{SERVICE_ACCOUNT_CONSENT}: \"true\"`")))
+    }
+
+    async fn look(&self) -> Outcome<Standing> {
         let what = format!("reading ServiceAccount {}", self.account);
         let question = Question {
             what: &what,
@@ -131,19 +167,14 @@ impl ServiceAccountTokens {
             .await
             .map_err(|refusal| self.missing(refusal.fault))?;
         let account: Metadata<ServiceAccount> = answer.parse()?;
-        let annotations = account.into_inner().annotations.unwrap_or_default();
-        if annotations
-            .get(SERVICE_ACCOUNT_CONSENT)
-            .is_some_and(|value| value == "true")
-        {
-            return Ok(());
-        }
-        Err(Fault::new(
-            Class::Denied,
-            Reason::CredentialNotGranted,
-            format!("ServiceAccount {} does not lend itself to Keyward", self.account),
-        )
-        .advise(format!("annotate it with `{SERVICE_ACCOUNT_CONSENT}: \"true\"`")))
+        let account = account.into_inner();
+        let consent = account
+            .annotations
+            .and_then(|mut all| all.remove(SERVICE_ACCOUNT_CONSENT));
+        Ok(Standing {
+            uid: account.uid.unwrap_or_default(),
+            lends_itself: consent.is_some_and(|value| value == "true"),
+        })
     }
 
     fn missing(&self, fault: Fault) -> Fault {
@@ -162,6 +193,18 @@ impl ServiceAccountTokens {
 impl JwtSource for ServiceAccountTokens {
     fn mint(&self) -> BoxFuture<'_, Outcome<SecretBytes>> {
         self.mint_now().boxed()
+    }
+
+    fn identity(&self) -> Vec<&[u8]> {
+        let (uid, consent) = match &self.standing {
+            Some(standing) => (standing.uid.as_str(), standing.lends_itself),
+            None => ("", false),
+        };
+        let consent = if consent { "lent" } else { "not lent" };
+        let (namespace, name) = (&*self.account.namespace, &*self.account.name);
+        ["account", namespace, name, uid, consent, &self.audience]
+            .map(str::as_bytes)
+            .into()
     }
 }
 

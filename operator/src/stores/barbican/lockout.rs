@@ -17,6 +17,7 @@ use keyward_core::sync::fingerprint::FingerprintKey;
 use tokio::time::Instant;
 
 use crate::stores::Outcome;
+use crate::stores::refusal::Repeat;
 
 /// A keyed digest of address, user, domain and password. Without the key it says nothing about any of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -65,6 +66,16 @@ pub(super) enum Refusal {
     Doubtful(Fault),
     /// The credential was not sent, or Keystone did not judge it.
     Unjudged(Fault),
+}
+
+impl Stakes {
+    /// Whether a refused login is worth repeating.
+    pub(super) fn repeat(self) -> Repeat {
+        match self {
+            Self::LocksOut => Repeat::Never,
+            Self::Harmless => Repeat::Harmless,
+        }
+    }
 }
 
 #[derive(Default)]

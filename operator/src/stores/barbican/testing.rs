@@ -9,11 +9,11 @@ use keyward_core::sync::fingerprint::{FingerprintKey, KEY_BYTES};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::BarbicanStore;
 use super::config::{
     BarbicanConfig, CredentialRef, DomainRef, Interface, KeystoneAuth, Limits, ProjectRef, UserRef,
 };
 use super::lockout::{CredentialFingerprint, LoginGate, RejectedCredentials};
+use super::{BarbicanSessions, BarbicanStore};
 use crate::stores::transport::TransportOptions;
 use crate::stores::transport::stand_in::{Answer, Seen, StandIn};
 
@@ -134,7 +134,8 @@ impl Cloud {
     }
 
     pub(super) fn store(&self) -> BarbicanStore {
-        BarbicanStore::new(self.config(password(CANARY)), gate())
+        BarbicanSessions::new(gate())
+            .open(self.config(password(CANARY)))
             .ok()
             .unwrap()
     }
