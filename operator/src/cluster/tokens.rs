@@ -318,6 +318,25 @@ mod tests {
         assert_eq!(fault.message, "ServiceAccount apps/web does not exist");
     }
 
+    #[tokio::test]
+    async fn an_account_is_another_once_it_is_made_anew_or_lends_itself_no_longer() {
+        let seen = async |code: u16, metadata: Value| {
+            let (client, _) = scripted(move |_| (code, json!({"code": code, "metadata": metadata})));
+            let tokens = tokens(client).seen_now().await?;
+            Ok::<_, Fault>(tokens.identity().concat())
+        };
+        let account = |uid: &str, consent: &str| json!({"uid": uid, "annotations": {"keyward.dev/allow-token-requests": consent}});
+        let lent = seen(200, account("1", "true")).await.unwrap();
+        assert_eq!(lent, seen(200, account("1", "true")).await.unwrap());
+        let others = [
+            seen(200, account("2", "true")).await.unwrap(),
+            seen(200, account("1", "false")).await.unwrap(),
+            seen(404, Value::Null).await.unwrap(),
+        ];
+        assert!(!others.contains(&lent));
+        assert!(seen(503, Value::Null).await.is_err(), "nobody knows");
+    }
+
     #[test]
     fn the_api_servers_own_audiences_are_known_in_every_spelling() {
         let claims =
