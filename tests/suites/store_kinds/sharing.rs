@@ -21,13 +21,13 @@ pub(super) fn register(suite: &mut Suite) {
 }
 
 /// A role of `AppRole` that may read the scene's mount.
-struct Role {
+struct AppRole {
     mount: String,
     role_id: String,
     secret_id: String,
 }
 
-impl Role {
+impl AppRole {
     async fn new(scene: &Scene<'_>) -> Result<Self> {
         let (api, mount) = (scene.vault.api(), format!("approle-{}", scene.mount));
         api.enable_auth(&mount, "approle").await?;
@@ -76,7 +76,7 @@ impl Role {
 async fn stores_with_one_credential_log_in_once_and_the_token_is_revoked_once(case: Case) -> Result<()> {
     let scene = Scene::new(&case, Kv::V2).await?;
     scene.write("apps/db", &json!({"password": "first"})).await?;
-    let role = Role::new(&scene).await?;
+    let role = AppRole::new(&scene).await?;
     let names = ["one", "two", "three"];
     role.stores(&scene, &names, &role.secret_id).await?;
     let mark = scene.vault.audit().mark()?;
@@ -129,7 +129,7 @@ async fn stores_with_one_credential_log_in_once_and_the_token_is_revoked_once(ca
 async fn stores_that_share_a_bad_credential_cause_one_failed_login(case: Case) -> Result<()> {
     let scene = Scene::new(&case, Kv::V2).await?;
     scene.write("apps/db", &json!({"password": "first"})).await?;
-    let role = Role::new(&scene).await?;
+    let role = AppRole::new(&scene).await?;
     let names = ["s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9"];
     role.stores(&scene, &names, "wrong").await?;
     let mark = scene.vault.audit().mark()?;
