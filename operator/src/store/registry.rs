@@ -309,9 +309,8 @@ impl StoreRegistry {
 
     /// Ends every session.
     pub async fn close(&self) {
-        for (key, _) in self.all() {
-            self.retry(&key).await;
-        }
+        let keys: Vec<_> = self.all().into_iter().map(|(key, _)| key).collect();
+        futures::future::join_all(keys.iter().map(|key| self.retry(key))).await;
     }
 
     /// Every store.

@@ -14,7 +14,7 @@ use url::Url;
 use super::catalog::Grant;
 use super::classify::{Answered, request_id};
 use super::config::{CredentialRef, DomainRef, KeystoneAuth, ProjectRef, UserRef, keystone_root};
-use super::lockout::{CredentialFingerprint, LoginGate, Refusal, Stakes};
+use super::lockout::{LoginGate, Refusal, Stakes};
 use super::login_body::{login_body, rescope_body};
 use super::now;
 use crate::stores::Outcome;
@@ -64,8 +64,10 @@ impl Keystone {
     pub(super) async fn log_in(&self, gate: &LoginGate) -> Result<Login, Failed> {
         let stakes = self.stakes();
         let failed = |repeat| move |fault| Failed { fault, repeat };
+        let (whose, secret) = self.credential();
+        let login = gate.login(&whose, secret.expose());
         let login = gate
-            .attempt(self.fingerprint(gate), stakes, self.authenticate())
+            .attempt(login, stakes, self.greet(), self.authenticate())
             .await
             .map_err(failed(stakes.repeat()))?;
         match &self.auth {
@@ -102,7 +104,6 @@ impl Keystone {
     }
 
     async fn authenticate(&self) -> Result<Login, Refusal> {
-        self.greet().await.map_err(Refusal::Unjudged)?;
         let body = login_body(&self.auth).map_err(Refusal::Unjudged)?;
         let answer = self
             .post_tokens(body)
@@ -211,15 +212,8 @@ impl Keystone {
             .with_request_id(request_id(&answer.headers))
     }
 
-    /// Over everything that decides whether Keystone accepts the secret, and nothing that does not.
-    fn fingerprint(&self, gate: &LoginGate) -> CredentialFingerprint {
-        let (whose, secret) = self.credential();
-        let mut fields: Vec<&[u8]> = whose.into_iter().map(str::as_bytes).collect();
-        fields.push(secret.expose());
-        gate.fingerprint(&fields)
-    }
-
-    /// At which Keystone and whose the secret is, and the secret.
+    /// At which Keystone and whose the secret is, and the secret: everything that decides whether it is accepted, and
+    /// nothing that does not.
     fn credential(&self) -> (Vec<&str>, &SecretBytes) {
         let mut scope = vec![self.root.as_str()];
         let secret = match &self.auth {

@@ -70,7 +70,7 @@ async fn no_printable_type_holds_a_secret() {
     silent(&store.probe(&name("db")).await.unwrap());
 
     let gate = gate();
-    silent(&gate.fingerprint(&[CANARY.as_bytes()]));
+    silent(&gate.login(&["ada"], CANARY.as_bytes()));
 
     let wrong = BarbicanSessions::new(gate)
         .open(cloud.config(password(&format!("{CANARY}\u{0}"))))
