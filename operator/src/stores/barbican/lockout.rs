@@ -253,6 +253,7 @@ fn not_yet(at: DateTime<Utc>, refused: u32, now: DateTime<Utc>) -> Fault {
 
 #[cfg(test)]
 mod tests {
+    use std::future::{Ready, ready};
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::super::testing::gate;
@@ -262,8 +263,8 @@ mod tests {
         Fault::new(Class::Denied, Reason::CredentialRejected, "refused")
     }
 
-    async fn nothing() -> Outcome<()> {
-        Ok(())
+    fn nothing() -> Ready<Outcome<()>> {
+        ready(Ok(()))
     }
 
     async fn refused() -> Result<(), Refusal> {
@@ -271,8 +272,8 @@ mod tests {
         Err(Refusal::Rejected(fault()))
     }
 
-    async fn accepted() -> Result<(), Refusal> {
-        Ok(())
+    fn accepted() -> Ready<Result<(), Refusal>> {
+        ready(Ok(()))
     }
 
     #[tokio::test]
