@@ -18,9 +18,10 @@ use crate::cluster::{ApiAudiences, ClusterReader, ObjectKey, ServiceAccountToken
 use crate::stores::barbican::config::{
     BarbicanConfig, CredentialRef, DomainRef, Interface, KeystoneAuth, Limits, ProjectRef, UserRef,
 };
-use crate::stores::barbican::{BarbicanSessions, BarbicanStore, clouds};
+use crate::stores::barbican::lockout::LoginGate;
+use crate::stores::barbican::{BarbicanStore, clouds};
 use crate::stores::transport::{Identity, TransportOptions};
-use crate::stores::vault::{KvVersion, VaultAuth, VaultConfig, VaultSessions, VaultStore};
+use crate::stores::vault::{KvVersion, VaultAuth, VaultConfig, VaultStore};
 use crate::stores::{JwtSource, Outcome, Store};
 
 /// Builds doors.
@@ -34,10 +35,8 @@ pub struct DoorBuilder {
     pub audiences: Arc<ApiAudiences>,
     /// Where stores may be.
     pub addresses: Arc<AddressPolicy>,
-    /// The sessions that Vault stores share.
-    pub vaults: Arc<VaultSessions>,
-    /// The sessions that Barbican stores share.
-    pub barbicans: Arc<BarbicanSessions>,
+    /// Shared by every Barbican store, so that one bad password is tried once.
+    pub gate: Arc<LoginGate>,
 }
 
 impl DoorBuilder {
@@ -71,14 +70,12 @@ impl DoorBuilder {
             VaultAuth::Kubernetes {
                 mount: kubernetes.mount.clone(),
                 role: kubernetes.role.clone(),
-                jwt: self
-                    .tokens(
-                        store,
-                        home,
-                        &kubernetes.service_account_ref.name,
-                        &kubernetes.audience,
-                    )
-                    .await?,
+                jwt: self.tokens(
+                    store,
+                    home,
+                    &kubernetes.service_account_ref.name,
+                    &kubernetes.audience,
+                )?,
             }
         } else if let Some(app_role) = &auth.app_role {
             VaultAuth::AppRole {
@@ -113,7 +110,7 @@ impl DoorBuilder {
                 "spec.vault.auth names no way to log in",
             ));
         };
-        self.vaults.open(VaultConfig {
+        VaultStore::new(VaultConfig {
             address: parse_url(&spec.address)?,
             namespace: spec.namespace.clone(),
             login_namespace: auth.namespace.clone(),
@@ -173,7 +170,7 @@ impl DoorBuilder {
                 limits: Limits::default(),
             }
         };
-        self.barbicans.open(config)
+        BarbicanStore::new(config, Arc::clone(&self.gate))
     }
 
     async fn keystone_auth(&self, auth: &api::KeystoneAuth, home: &ObjectKey) -> Outcome<KeystoneAuth> {
@@ -247,7 +244,7 @@ impl DoorBuilder {
     ) -> Outcome<Arc<dyn JwtSource>> {
         match (&jwt.token_ref, &jwt.service_account_ref, &jwt.audience) {
             (Some(reference), ..) => Ok(Arc::new(StoredJwt(self.secret_text(home, reference).await?))),
-            (None, Some(account), Some(audience)) => self.tokens(store, home, &account.name, audience).await,
+            (None, Some(account), Some(audience)) => self.tokens(store, home, &account.name, audience),
             _ => Err(Fault::new(
                 Class::Permanent,
                 Reason::SpecInvalid,
@@ -256,7 +253,7 @@ impl DoorBuilder {
         }
     }
 
-    async fn tokens(
+    fn tokens(
         &self,
         store: &StoreObject,
         home: &ObjectKey,
@@ -270,7 +267,7 @@ impl DoorBuilder {
             &self.audiences,
             store.allows(InsecureChoice::ApiServerAudience),
         )?;
-        Ok(Arc::new(source.seen_now().await?))
+        Ok(Arc::new(source))
     }
 
     async fn identity(&self, home: &ObjectKey, name: &str) -> Outcome<Identity> {
@@ -324,10 +321,6 @@ struct StoredJwt(SecretBytes);
 impl JwtSource for StoredJwt {
     fn mint(&self) -> futures::future::BoxFuture<'_, Outcome<SecretBytes>> {
         Box::pin(async { Ok(self.0.duplicate()) })
-    }
-
-    fn identity(&self) -> Vec<&[u8]> {
-        vec![b"stored", self.0.expose()]
     }
 }
 

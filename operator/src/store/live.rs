@@ -2,10 +2,6 @@
 //!
 //! One live store serves every object that uses the same store object with the same credential. A store that fails
 //! is asked by one caller at a time; everybody else is told at once, so a dead store costs nobody a deadline.
-//!
-//! Breaker and pace belong to the store object, also where store objects share a session: what fails may be one
-//! mount or one path of a server, each object has readers of its own to wake, and a slow one must not take the turns
-//! of another. What they share, a refused login, is remembered by the session, which then answers without a request.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -156,9 +152,9 @@ impl LiveStore {
         self.door.forget_listings();
     }
 
-    /// Takes the store out of use, as [`Store::close`].
-    pub fn close(&self) -> BoxFuture<'static, ()> {
-        self.door.close()
+    /// Ends the session.
+    pub async fn close(&self) {
+        self.door.close().await;
     }
 
     /// Why the store is not asked at present, and when it is tried again.
@@ -288,7 +284,7 @@ mod tests {
         fn check(&self) -> BoxFuture<'_, Outcome<()>> {
             async { self.0.lock().unwrap().pop().unwrap_or(Ok(())) }.boxed()
         }
-        fn close(&self) -> BoxFuture<'static, ()> {
+        fn close(&self) -> BoxFuture<'_, ()> {
             async {}.boxed()
         }
     }

@@ -1,18 +1,23 @@
 //! What everything is measured on: servers of the benchmark's own, Secrets of strangers, and values in stores.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Result;
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 
-use super::shape::Shape;
+use super::shape::{Engine, Shape};
+use super::stock::Stock;
 use crate::operator::{Operator, Program, Settings, grant_rights};
 use crate::rig::kubernetes::{Kubernetes, Options, Parts};
+use crate::rig::openstack::{self, OpenStack};
 use crate::rig::run::Run;
 use crate::rig::vault::{Product, Vault};
 
@@ -35,16 +40,13 @@ pub const AUTH_MOUNT: &str = "kubernetes";
 pub const ROLE: &str = "reader";
 
 /// What every mount of values begins with.
-const MOUNT: &str = "bench";
+pub const MOUNT: &str = "bench";
 
 /// Requests that the benchmark sends at once to set the ground.
 pub const AT_ONCE: usize = 16;
 
 /// How many namespaces the Secrets of strangers lie in.
 const FOREIGN_NAMESPACES: usize = 10;
-
-/// Bytes of one value.
-const VALUE_LENGTH: usize = 32;
 
 /// Servers, and what is in them before anything is measured.
 pub struct Ground {
@@ -54,10 +56,13 @@ pub struct Ground {
     pub kubernetes: Kubernetes,
     /// The store.
     pub vault: Vault,
+    openstack: OnceCell<OpenStack>,
     program: PathBuf,
-    /// How many paths of each mount hold a value.
-    sown: Mutex<BTreeMap<String, usize>>,
+    stocks: Mutex<Stocks>,
 }
+
+/// By engine and number of keys.
+type Stocks = BTreeMap<(Engine, usize), Arc<Mutex<Stock>>>;
 
 impl Ground {
     /// Starts the servers. `program` is the binary to measure.
@@ -94,8 +99,9 @@ impl Ground {
             run,
             kubernetes,
             vault,
+            openstack: OnceCell::new(),
             program,
-            sown: Mutex::default(),
+            stocks: Mutex::default(),
         })
     }
 
@@ -104,7 +110,7 @@ impl Ground {
         for number in 0..FOREIGN_NAMESPACES {
             self.kubernetes.create_namespace(&stranger(number)).await?;
         }
-        each(count, async |number| {
+        each(0..count, async |number| {
             let api: Api<Secret> =
                 Api::namespaced(self.kubernetes.client(), &stranger(number % FOREIGN_NAMESPACES));
             let secret = serde_json::from_value(strange_secret(number))?;
@@ -114,40 +120,26 @@ impl Ground {
         .await
     }
 
-    /// Makes sure that every path that `shape` names holds a value. Returns the mount.
-    pub async fn sow(&self, shape: &Shape) -> Result<String> {
-        let mount = format!("{MOUNT}-{}-{}", shape.engine.name(), shape.keys);
-        let mut sown = self.sown.lock().await;
-        let kv = shape.engine.kv();
-        if !sown.contains_key(&mount) {
-            self.vault.api().mount_kv(&mount, kv).await?;
-            sown.insert(mount.clone(), 0);
-        }
-        let before = sown.get(&mount).copied().unwrap_or_default();
-        let wanted = shape.paths();
-        each(wanted.saturating_sub(before), async |number| {
-            let number = before + number;
-            let data = self.value(shape.keys, &format!("first-{number}"));
-            let path = Shape::path(number);
-            self.vault
-                .api()
-                .write_secret(&mount, kv, &path, &data)
-                .await
-                .map(drop)
-        })
-        .await?;
-        sown.insert(mount.clone(), before.max(wanted));
-        Ok(mount)
+    /// Values for every place that `shape` names, shared with other shapes of the same engine and keys.
+    pub async fn stock(&self, shape: &Shape) -> Result<Arc<Mutex<Stock>>> {
+        let mut stocks = self.stocks.lock().await;
+        let stock = match stocks.entry((shape.engine, shape.keys)) {
+            Entry::Occupied(known) => Arc::clone(known.get()),
+            Entry::Vacant(vacant) => {
+                let stock = Stock::new(self, shape).await?;
+                Arc::clone(vacant.insert(Arc::new(Mutex::new(stock))))
+            }
+        };
+        stock.lock().await.fill(self, shape.place_count()).await?;
+        Ok(stock)
     }
 
-    /// A value with so many fields, each of which begins with `start`.
-    #[must_use]
-    pub fn value(&self, keys: usize, start: &str) -> Value {
-        let fields = (0..keys).map(|key| {
-            let value = format!("{start}-{key}-{}", "x".repeat(VALUE_LENGTH));
-            (format!("key{key}"), Value::from(&value[..VALUE_LENGTH]))
-        });
-        Value::Object(fields.collect())
+    /// Keystone and Barbican, started when they are first needed.
+    pub async fn openstack(&self) -> Result<&OpenStack> {
+        let options = openstack::Options::default();
+        self.openstack
+            .get_or_try_init(|| OpenStack::start(&self.run, "openstack", &options))
+            .await
     }
 
     /// Starts the operator for the whole cluster, as the chart would, and returns without waiting.
@@ -164,10 +156,10 @@ impl Ground {
     }
 }
 
-/// Does `job` for each number below `count`, several at once.
-pub async fn each(count: usize, job: impl AsyncFn(usize) -> Result<()>) -> Result<()> {
+/// Does `job` for each number, several at once.
+pub async fn each(numbers: Range<usize>, job: impl AsyncFn(usize) -> Result<()>) -> Result<()> {
     let job = &job;
-    futures::stream::iter(0..count)
+    futures::stream::iter(numbers)
         .map(|number| job(number))
         .buffer_unordered(AT_ONCE)
         .try_collect()

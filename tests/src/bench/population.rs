@@ -1,21 +1,28 @@
 //! Objects in a namespace of their own: declared, waited for, and taken away again.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use chrono::{DateTime, Utc};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use keyward_crds::{SERVICE_ACCOUNT_CONSENT, SecretStore, SyncedSecret};
+use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
-use super::ground::{AUDIENCE, AUTH_MOUNT, Ground, READER, ROLE, each};
+use super::ground::{Ground, READER, each};
 use super::shape::Shape;
+use super::stock::Stock;
 use crate::rig::Mark;
 
 /// The store of every population.
-pub const STORE: &str = "vault";
+pub const STORE: &str = "store";
+
+/// What the names of objects begin with.
+const OURS: &str = "value-";
 
 /// How often the API server's log is looked into while objects are waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -32,31 +39,49 @@ pub struct Population<'a> {
     /// Where they are.
     pub namespace: String,
     /// Where their values are.
-    pub mount: String,
+    pub stock: Arc<Mutex<Stock>>,
 }
 
 impl<'a> Population<'a> {
     /// Puts values into the store and makes a namespace with a store in it and no objects.
     pub async fn new(ground: &'a Ground, shape: Shape) -> Result<Self> {
-        let mount = ground.sow(&shape).await?;
+        let stock = ground.stock(&shape).await?;
         let namespace = format!("bench-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
         ground.kubernetes.create_namespace(&namespace).await?;
         let population = Self {
             ground,
             shape,
             namespace,
-            mount,
+            stock,
         };
-        population.add_store().await?;
+        population.add_reader().await?;
+        let (spec, login) = population.stock.lock().await.store(ground);
+        if let Some((name, texts)) = login {
+            population.add_login(name, &texts).await?;
+        }
+        population.add_store(STORE, &spec).await?;
         Ok(population)
     }
 
     /// Makes the objects.
     pub async fn declare(&self) -> Result<()> {
+        self.declare_beside(None).await
+    }
+
+    /// Makes the objects; with another store, one object of that store before each of ours.
+    pub async fn declare_beside(&self, other: Option<&str>) -> Result<()> {
         let api: Api<SyncedSecret> = self.api();
-        each(self.shape.objects, async |number| {
-            let object = serde_json::from_value(self.object(number))?;
-            api.create(&PostParams::default(), &object).await?;
+        let stock = self.stock.lock().await;
+        each(0..self.shape.objects, async |number| {
+            let source = stock.source(self.shape.place_of(number));
+            if let Some(store) = other {
+                let object = self.object(&format!("{store}-{number}"), store, source.clone());
+                api.create(&PostParams::default(), &serde_json::from_value(object)?)
+                    .await?;
+            }
+            let object = self.object(&Self::name(number), STORE, source);
+            api.create(&PostParams::default(), &serde_json::from_value(object)?)
+                .await?;
             Ok(())
         })
         .await
@@ -78,6 +103,7 @@ impl<'a> Population<'a> {
                     && request.namespace == self.namespace
                     && request.resource == "syncedsecrets/status"
                     && request.status < 300
+                    && is_ours(&request.name)
                 {
                     last = last.max(Some(request.at));
                     written.insert(request.name);
@@ -108,7 +134,7 @@ impl<'a> Population<'a> {
     /// The name of the object with this number, and of its Secret.
     #[must_use]
     pub fn name(number: usize) -> String {
-        format!("value-{number}")
+        format!("{OURS}{number}")
     }
 
     /// A typed API of the namespace.
@@ -120,13 +146,15 @@ impl<'a> Population<'a> {
         Api::namespaced(self.ground.kubernetes.client(), &self.namespace)
     }
 
-    async fn count_ready(&self) -> Result<usize> {
+    /// How many of the objects are ready now.
+    pub async fn count_ready(&self) -> Result<usize> {
         let api: Api<SyncedSecret> = self.api();
         let mut page = ListParams::default().limit(PAGE);
         let mut ready = 0;
         loop {
             let list = api.list(&page).await?;
-            ready += list.items.iter().filter(|object| is_ready(object)).count();
+            let ours = list.items.iter().filter(|object| is_ours(&object.name_any()));
+            ready += ours.filter(|object| is_ready(object)).count();
             match list.metadata.continue_.filter(|next| !next.is_empty()) {
                 Some(next) => page = page.continue_token(&next),
                 None => return Ok(ready),
@@ -134,42 +162,57 @@ impl<'a> Population<'a> {
         }
     }
 
-    fn object(&self, number: usize) -> Value {
+    /// Makes a store of this spec.
+    pub async fn add_store(&self, name: &str, spec: &Value) -> Result<()> {
+        let store = json!({
+            "apiVersion": "keyward.dev/v1alpha1", "kind": "SecretStore", "metadata": {"name": name}, "spec": spec,
+        });
+        self.apply::<SecretStore>(name, &store).await
+    }
+
+    fn object(&self, name: &str, store: &str, mut source: Value) -> Value {
+        source["storeRef"] = json!({"name": store});
         json!({
-            "apiVersion": "keyward.dev/v1alpha1", "kind": "SyncedSecret",
-            "metadata": {"name": Self::name(number)},
+            "apiVersion": "keyward.dev/v1alpha1", "kind": "SyncedSecret", "metadata": {"name": name},
             "spec": {
-                "sources": [{"storeRef": {"name": STORE}, "path": self.shape.path_of(number)}],
+                "sources": [source],
                 "refresh": {"interval": format!("{}s", self.shape.interval.as_secs())},
             },
         })
     }
 
-    async fn add_store(&self) -> Result<()> {
-        let vault = &self.ground.vault;
+    async fn add_reader(&self) -> Result<()> {
         let account = json!({
             "apiVersion": "v1", "kind": "ServiceAccount",
             "metadata": {"name": READER, "annotations": {SERVICE_ACCOUNT_CONSENT: "true"}},
         });
-        let apply = PatchParams::apply("bench").force();
-        self.api::<ServiceAccount>()
-            .patch(READER, &apply, &Patch::Apply(&account))
-            .await?;
-        let store = json!({
-            "apiVersion": "keyward.dev/v1alpha1", "kind": "SecretStore", "metadata": {"name": STORE},
-            "spec": {"vault": {
-                "address": vault.url(), "mount": self.mount, "ca": {"inline": vault.ca()},
-                "auth": {"kubernetes": {
-                    "mount": AUTH_MOUNT, "role": ROLE, "audience": AUDIENCE,
-                    "serviceAccountRef": {"name": READER},
-                }},
-            }},
-        });
-        self.api::<SecretStore>()
-            .patch(STORE, &apply, &Patch::Apply(&store))
+        self.apply::<ServiceAccount>(READER, &account).await
+    }
+
+    async fn add_login(&self, name: &str, texts: &Value) -> Result<()> {
+        let login =
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": texts});
+        self.apply::<Secret>(name, &login).await
+    }
+
+    async fn apply<K>(&self, name: &str, object: &Value) -> Result<()>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + std::fmt::Debug
+            + serde::de::DeserializeOwned,
+    {
+        self.api::<K>()
+            .patch(name, &PatchParams::apply("bench").force(), &Patch::Apply(object))
             .await?;
         Ok(())
     }
+}
+
+/// Whether an object, or its Secret, is one of those that are waited for.
+#[must_use]
+pub fn is_ours(name: &str) -> bool {
+    name.starts_with(OURS)
 }
 
 fn is_ready(object: &SyncedSecret) -> bool {

@@ -149,6 +149,7 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::operator::workspace;
 
     #[test]
     fn a_ratio_is_to_the_mean_of_the_floors() {
@@ -165,6 +166,55 @@ mod tests {
             Some(false)
         );
         assert_eq!(measure.held_against(target(2.6, Of::Value)).met, Some(true));
+    }
+
+    #[test]
+    fn every_field_is_documented() {
+        let target = Target {
+            at_most: 1.0,
+            of: Of::Value,
+        };
+        let report = Report {
+            format: FORMAT,
+            version: String::new(),
+            profile: String::new(),
+            machine: Machine::here(),
+            foreign: 0,
+            started: DateTime::UNIX_EPOCH,
+            seconds: 0.0,
+            measures: vec![Measure::new("a", Unit::Number, 1.0).held_against(Some(target))],
+        };
+        let mut known = Vec::new();
+        fields("", &serde_json::to_value(&report).unwrap(), &mut known);
+        let page = std::fs::read_to_string(workspace().join("docs/reference/benchmark.md")).unwrap();
+        let (_, table) = page.split_once("## JSON").unwrap();
+        let mut documented: Vec<_> = table
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+            .map(|(name, _)| name.to_owned())
+            .collect();
+        known.sort();
+        documented.sort();
+        assert_eq!(documented, known);
+    }
+
+    /// The paths of all fields of a document; an element of a list has the path of the list.
+    fn fields(path: &str, value: &serde_json::Value, found: &mut Vec<String>) {
+        match value {
+            serde_json::Value::Object(object) => {
+                for (name, value) in object {
+                    let path = if path.is_empty() {
+                        name.clone()
+                    } else {
+                        format!("{path}.{name}")
+                    };
+                    fields(&path, value, found);
+                    found.push(path);
+                }
+            }
+            serde_json::Value::Array(list) => list.iter().for_each(|value| fields(path, value, found)),
+            _ => {}
+        }
     }
 
     #[test]

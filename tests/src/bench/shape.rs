@@ -1,25 +1,25 @@
-//! What a population looks like: the engine behind it, keys per object, paths, and how many objects.
+//! What a population looks like: the engine behind it, keys per object, places, and how many objects.
 
 use std::fmt;
 use std::time::Duration;
 
-use crate::rig::vault::Kv;
-
 /// The engine that holds the values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Engine {
     /// Vault KV version 2.
     KvV2,
     /// Vault KV version 1.
     KvV1,
+    /// Barbican.
+    Barbican,
 }
 
-/// How objects and paths go together.
+/// How objects and the places of their values go together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Paths {
-    /// Each object has a path of its own.
+pub enum Places {
+    /// Each object has a place of its own.
     Distinct,
-    /// All objects name one path.
+    /// All objects name one place.
     Same,
 }
 
@@ -30,8 +30,8 @@ pub struct Shape {
     pub engine: Engine,
     /// Keys of each Secret.
     pub keys: usize,
-    /// How objects and paths go together.
-    pub layout: Paths,
+    /// How objects and places go together.
+    pub places: Places,
     /// How many objects.
     pub objects: usize,
     /// How often each is refreshed.
@@ -39,60 +39,80 @@ pub struct Shape {
 }
 
 impl Engine {
+    /// Every engine.
+    pub const ALL: [Self; 3] = [Self::KvV2, Self::KvV1, Self::Barbican];
+
     /// As it stands in the names of measures.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::KvV2 => "kv2",
             Self::KvV1 => "kv1",
+            Self::Barbican => "barbican",
         }
     }
 
-    /// The version of the mount.
+    /// Whether it is the engine that keeps versions.
     #[must_use]
-    pub fn kv(self) -> Kv {
-        match self {
-            Self::KvV2 => Kv::V2,
-            Self::KvV1 => Kv::V1,
-        }
+    pub fn is_versioned(self) -> bool {
+        self == Self::KvV2
     }
 }
 
 impl Shape {
-    /// One key and a path of its own for each object, in KV version 2, refreshed every hour.
+    /// One key and a place of its own for each object, in KV version 2, refreshed every hour.
     #[must_use]
     pub fn plain(objects: usize) -> Self {
         Self {
             engine: Engine::KvV2,
             keys: 1,
-            layout: Paths::Distinct,
+            places: Places::Distinct,
             objects,
             interval: Duration::from_hours(1),
         }
     }
 
-    /// How many paths there are.
+    /// Every engine, one key and ten, distinct places and one for all.
     #[must_use]
-    pub fn paths(&self) -> usize {
-        match self.layout {
-            Paths::Distinct => self.objects,
-            Paths::Same => self.objects.min(1),
+    pub fn all(objects: usize) -> Vec<Self> {
+        let mut all = Vec::new();
+        for engine in Engine::ALL {
+            for keys in [1, 10] {
+                for places in [Places::Distinct, Places::Same] {
+                    all.push(Self {
+                        engine,
+                        keys,
+                        places,
+                        ..Self::plain(objects)
+                    });
+                }
+            }
+        }
+        all
+    }
+
+    /// The same, refreshed so often.
+    #[must_use]
+    pub fn every(self, interval: Duration) -> Self {
+        Self { interval, ..self }
+    }
+
+    /// How many places there are.
+    #[must_use]
+    pub fn place_count(&self) -> usize {
+        match self.places {
+            Places::Distinct => self.objects,
+            Places::Same => self.objects.min(1),
         }
     }
 
-    /// The path with this number.
+    /// The number of the place that the object with this number names.
     #[must_use]
-    pub fn path(number: usize) -> String {
-        format!("apps/value-{number}")
-    }
-
-    /// The path of the object with this number.
-    #[must_use]
-    pub fn path_of(&self, object: usize) -> String {
-        Self::path(match self.layout {
-            Paths::Distinct => object,
-            Paths::Same => 0,
-        })
+    pub fn place_of(&self, object: usize) -> usize {
+        match self.places {
+            Places::Distinct => object,
+            Places::Same => 0,
+        }
     }
 }
 
@@ -100,17 +120,12 @@ impl Shape {
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let keys = if self.keys == 1 { "key" } else { "keys" };
-        let layout = match self.layout {
-            Paths::Distinct => "distinct",
-            Paths::Same => "same",
+        let places = match self.places {
+            Places::Distinct => "distinct",
+            Places::Same => "same",
         };
-        write!(
-            f,
-            "{}.{}-{keys}.{layout}.{}",
-            self.engine.name(),
-            self.keys,
-            self.objects
-        )
+        let engine = self.engine.name();
+        write!(f, "{engine}.{}-{keys}.{places}.{}", self.keys, self.objects)
     }
 }
 
@@ -119,12 +134,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shapes_have_names_and_paths() {
-        let mut shape = Shape::plain(1_000);
+    fn shapes_have_names_and_places() {
+        let shape = Shape::plain(1_000);
         assert_eq!(shape.to_string(), "kv2.1-key.distinct.1000");
-        assert_eq!((shape.paths(), shape.path_of(7)), (1_000, Shape::path(7)));
-        (shape.layout, shape.keys) = (Paths::Same, 10);
+        assert_eq!((shape.place_count(), shape.place_of(7)), (1_000, 7));
+        let shape = Shape {
+            keys: 10,
+            places: Places::Same,
+            ..shape
+        };
         assert_eq!(shape.to_string(), "kv2.10-keys.same.1000");
-        assert_eq!((shape.paths(), shape.path_of(7)), (1, Shape::path(0)));
+        assert_eq!((shape.place_count(), shape.place_of(7)), (1, 0));
+    }
+
+    #[test]
+    fn no_shape_is_measured_twice() {
+        let names: std::collections::BTreeSet<_> =
+            Shape::all(1_000).iter().map(ToString::to_string).collect();
+        assert_eq!(names.len(), 12);
     }
 }

@@ -4,23 +4,27 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 
+use super::stock::Asked;
 use crate::rig::kubernetes::ApiRequest;
-use crate::rig::vault::StoreRequest;
 
 /// How many requests of each kind.
 pub type Tally = BTreeMap<String, usize>;
 
-/// What a store was asked, by kind. `mount` is the mount that holds the values.
+/// What a store was asked, by kind.
 #[must_use]
-pub fn of_store(requests: &[StoreRequest], mount: &str) -> Tally {
-    count(requests.iter().map(|request| kind_of(request, mount)))
+pub fn of_store(requests: &[Asked]) -> Tally {
+    count(requests.iter().map(|request| request.kind.to_owned()))
 }
 
-/// What the API server was asked, by verb and resource, without the lease and the watches.
+/// What the API server was asked, by verb and resource, without the lease and the watches. Lists are one kind: there
+/// is one for each kind of object and page.
 #[must_use]
 pub fn of_api(requests: &[ApiRequest]) -> Tally {
     let counted = requests.iter().filter(|request| !is_upkeep(request));
-    count(counted.map(|request| format!("{} {}", request.verb, request.resource)))
+    count(counted.map(|request| match request.verb.as_str() {
+        "list" => "list".to_owned(),
+        verb => format!("{verb} {}", request.resource),
+    }))
 }
 
 /// Requests that cost the same however many objects there are: the lease, and watches that are taken up again.
@@ -45,22 +49,6 @@ pub fn busiest_second(times: impl Iterator<Item = DateTime<Utc>>) -> usize {
     most
 }
 
-/// `login`, `value`, `metadata`, `mount`, `token` or `other`.
-fn kind_of(request: &StoreRequest, mount: &str) -> String {
-    let path = request.path.as_str();
-    let below = path.strip_prefix(mount).and_then(|rest| rest.strip_prefix('/'));
-    let kind = match below {
-        _ if request.is_login() => "login",
-        Some(rest) if rest.starts_with("metadata/") => "metadata",
-        Some(_) if request.operation == "list" => "list",
-        Some(_) => "value",
-        None if path.starts_with("sys/internal/ui/mounts") => "mount",
-        None if path.starts_with("auth/token/") => "token",
-        None => "other",
-    };
-    kind.to_owned()
-}
-
 fn count(kinds: impl Iterator<Item = String>) -> Tally {
     let mut tally = Tally::new();
     for kind in kinds {
@@ -74,41 +62,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_to_the_store_are_told_apart() {
-        let requests = [
-            ("update", "auth/k8s/login"),
-            ("read", "sys/internal/ui/mounts/kv"),
-            ("read", "kv/data/a"),
-            ("read", "kv/data/b"),
-            ("read", "kv/metadata/a"),
-            ("update", "auth/token/renew-self"),
-        ]
-        .map(|(operation, path)| stored(operation, path));
-        let expected = [
-            ("login", 1),
-            ("metadata", 1),
-            ("mount", 1),
-            ("token", 1),
-            ("value", 2),
-        ];
-        assert_eq!(
-            of_store(&requests, "kv"),
-            expected.map(|(kind, count)| (kind.to_owned(), count)).into()
-        );
-    }
-
-    #[test]
     fn upkeep_is_not_counted() {
         let requests = [
             ("watch", "secrets"),
             ("update", "leases"),
             ("patch", "secrets"),
             ("patch", "syncedsecrets/status"),
+            ("list", "secrets"),
+            ("list", "syncedsecrets"),
         ]
         .map(|(verb, resource)| asked(verb, resource));
         let tally = of_api(&requests);
-        assert_eq!(tally.len(), 2);
-        assert_eq!(tally["patch secrets"], 1);
+        let expected = [
+            ("list", 2),
+            ("patch secrets", 1),
+            ("patch syncedsecrets/status", 1),
+        ];
+        assert_eq!(
+            tally,
+            expected.map(|(kind, count)| (kind.to_owned(), count)).into()
+        );
     }
 
     #[test]
@@ -122,18 +95,6 @@ mod tests {
             "a second is over when the next begins"
         );
         assert_eq!(busiest_second(std::iter::empty()), 0);
-    }
-
-    fn stored(operation: &str, path: &str) -> StoreRequest {
-        StoreRequest {
-            operation: operation.to_owned(),
-            path: path.to_owned(),
-            mount_type: String::new(),
-            display_name: String::new(),
-            remote_port: 0,
-            failed: false,
-            at: DateTime::UNIX_EPOCH,
-        }
     }
 
     fn asked(verb: &str, resource: &str) -> ApiRequest {

@@ -8,14 +8,15 @@ use chrono::{DateTime, Utc};
 use super::floor::Floor;
 use super::gauge::{self, Memory};
 use super::ground::HOME;
-use super::population::Population;
+use super::population::{Population, is_ours};
 use super::report::{Measure, Unit};
+use super::shape::Shape;
+use super::stock::{Asked, StoreMark};
 use super::tally::{self, Tally};
 use super::targets;
 use crate::operator::Operator;
 use crate::rig::Mark;
 use crate::rig::kubernetes::ApiRequest;
-use crate::rig::vault::StoreRequest;
 
 /// How long an operator is left alone before its memory counts as steady.
 const REST: Duration = Duration::from_secs(5);
@@ -43,8 +44,9 @@ pub struct Trial<'a> {
 /// Places in the servers' logs.
 #[derive(Clone, Copy)]
 pub struct Marks {
-    store: Mark,
-    api: Mark,
+    store: StoreMark,
+    /// In the log of the API server.
+    pub api: Mark,
 }
 
 impl<'a> Trial<'a> {
@@ -60,11 +62,9 @@ impl<'a> Trial<'a> {
         Ok(Self {
             time: between(operator.started(), last)?,
             cpu_seconds,
-            store: tally::of_store(&marks.asked_of_store(population)?, &population.mount),
+            store: tally::of_store(&marks.asked_of_store(population).await?),
             object_reads: about_objects(&api, &population.namespace, |verb| verb == "get"),
-            object_writes: about_objects(&api, &population.namespace, |verb| {
-                verb != "get" && verb != "list"
-            }),
+            object_writes: about_objects(&api, &population.namespace, |verb| verb != "get"),
             api: tally::of_api(&api),
             population,
             operator,
@@ -74,6 +74,11 @@ impl<'a> Trial<'a> {
     /// The operator's memory once it has come to rest.
     pub async fn memory_at_rest(&self) -> Result<Memory> {
         tokio::time::sleep(REST).await;
+        self.memory()
+    }
+
+    /// The operator's memory now.
+    pub fn memory(&self) -> Result<Memory> {
         gauge::memory(process(&self.operator)?)
     }
 
@@ -137,16 +142,14 @@ impl Marks {
     /// The present end of both logs.
     pub async fn now(population: &Population<'_>) -> Result<Self> {
         Ok(Self {
-            store: population.ground.vault.audit().mark()?,
+            store: population.stock.lock().await.mark(population.ground)?,
             api: population.ground.kubernetes.audit().mark().await?,
         })
     }
 
-    /// What was asked of the store since, but for what the benchmark itself asked as root.
-    pub fn asked_of_store(self, population: &Population<'_>) -> Result<Vec<StoreRequest>> {
-        let mut requests = population.ground.vault.audit().since(self.store)?;
-        requests.retain(|request| request.display_name != "root");
-        Ok(requests)
+    /// What the operator asked of the store since.
+    pub async fn asked_of_store(self, population: &Population<'_>) -> Result<Vec<Asked>> {
+        population.stock.lock().await.asked(population.ground, self.store)
     }
 
     /// What the operator asked of the API server since.
@@ -158,10 +161,11 @@ impl Marks {
     }
 }
 
-/// The figures of memory, held against what the number of objects allows.
+/// The figures of memory, held against what the number of objects allows. `what` says when it was looked at.
 #[must_use]
-pub fn memory_measures(what: &str, shape: &str, objects: usize, memory: Memory) -> Vec<Measure> {
+pub fn memory_measures(what: &str, shape: &Shape, memory: Memory) -> Vec<Measure> {
     let name = |figure: &str| format!("{what}/{shape}/{figure}");
+    let objects = shape.objects;
     vec![
         Measure::new(name("resident"), Unit::Mebibytes, memory.resident)
             .held_against(targets::memory_at_rest(objects)),
@@ -180,7 +184,8 @@ pub fn float(count: usize) -> f64 {
 }
 
 /// The operator as the API server knows it.
-fn user() -> String {
+#[must_use]
+pub fn user() -> String {
     format!("system:serviceaccount:{HOME}:keyward")
 }
 
@@ -198,8 +203,8 @@ fn about_objects(requests: &[ApiRequest], namespace: &str, verb: impl Fn(&str) -
         let kind = request.resource.split('/').next().unwrap_or_default();
         request.namespace == namespace
             && matches!(kind, "secrets" | "syncedsecrets")
+            && is_ours(&request.name)
             && verb(&request.verb)
-            && !tally::is_upkeep(request)
     });
     about.count()
 }

@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use keyward_tests::bench::options::Options;
-use keyward_tests::bench::{self, floor, table};
+use keyward_tests::bench::{self, compare, floor, table};
 use keyward_tests::rig::keeper;
 
 /// Something was missed or became worse.
@@ -29,19 +30,36 @@ fn main() -> ExitCode {
 
 fn measure(options: &Options) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let report = runtime.block_on(bench::run(options));
+    let outcome = runtime.block_on(bench::run(options));
     // After an error nobody wants to wait for what is still under way.
     runtime.shutdown_background();
-    let report = report?;
-    std::io::stdout().write_all(table::plain(&report).as_bytes())?;
-    if let Some(path) = &options.json {
-        let text = serde_json::to_string_pretty(&report)?;
-        fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
+    let (report, done) = outcome?;
+    let mut text = table::plain(&report);
+    let mut failed = report.missed().next().is_some();
+    if let Some(path) = &options.compare {
+        let before = fs::read(path).with_context(|| format!("read {}", path.display()))?;
+        let before =
+            serde_json::from_slice(&before).with_context(|| format!("understand {}", path.display()))?;
+        let changes = compare::compare(&report, &before, options.threshold);
+        failed |= changes.iter().any(|change| change.worse);
+        text = format!("{text}\n{}", compare::describe(&changes, options.threshold));
     }
-    let missed = report.missed().next().is_some();
-    Ok(if missed {
+    std::io::stdout().write_all(text.as_bytes())?;
+    if let Some(path) = &options.json {
+        save(path, &serde_json::to_string_pretty(&report)?)?;
+    }
+    if let Some(path) = &options.markdown {
+        save(path, &table::markdown(&report))?;
+    }
+    // What was measured before it broke off is told all the same.
+    done?;
+    Ok(if failed {
         ExitCode::from(MISSED)
     } else {
         ExitCode::SUCCESS
     })
+}
+
+fn save(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("write {}", path.display()))
 }

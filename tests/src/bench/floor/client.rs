@@ -10,25 +10,26 @@ use serde_json::Value;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
-use super::kubernetes::{Cluster, Object};
+use super::barbican::Project;
+use super::kubernetes::{Cluster, Object, Source};
 use super::vault::Session;
 use super::{Answer, Task};
 use crate::bench::gauge;
+use crate::bench::stock::StoreTask;
 
 /// Does the work and says how long it took.
 pub(super) async fn work(task: &Task) -> Result<Answer> {
     let cluster = Cluster::connect(&task.kubeconfig, &task.namespace).await?;
     let objects = cluster.list_and_watch_everything().await?;
-    let jwt = cluster.token(&task.store.account, &task.store.audience).await?;
-    let session = Session::log_in(&task.store, &jwt).await?;
-    // A path that several objects name is read once.
-    let values: HashMap<&str, OnceCell<Arc<Value>>> = objects
+    let store = Store::open(&task.store, &cluster).await?;
+    // A place that several objects name is read once.
+    let values: HashMap<&Source, OnceCell<Arc<Value>>> = objects
         .iter()
-        .map(|object| (object.path.as_str(), OnceCell::new()))
+        .map(|object| (&object.source, OnceCell::new()))
         .collect();
     each(task.workers, &objects, async |object| {
-        let read = async || session.read(&object.path).await.map(Arc::new);
-        let value = values[object.path.as_str()].get_or_try_init(read).await?;
+        let read = async || store.read(&object.source).await.map(Arc::new);
+        let value = values[&object.source].get_or_try_init(read).await?;
         let uid = cluster.apply_secret(&object.name, value).await?;
         cluster.patch_status(object, &uid, "synced").await
     })
@@ -51,6 +52,30 @@ pub(super) async fn work(task: &Task) -> Result<Answer> {
         cpu_seconds,
         status_writes_per_second,
     })
+}
+
+enum Store {
+    Vault(Session),
+    Barbican(Project),
+}
+
+impl Store {
+    async fn open(task: &StoreTask, cluster: &Cluster) -> Result<Self> {
+        Ok(match task {
+            StoreTask::Vault(task) => {
+                let jwt = cluster.token(&task.account, &task.audience).await?;
+                Self::Vault(Session::log_in(task, &jwt).await?)
+            }
+            StoreTask::Barbican(task) => Self::Barbican(Project::open(task).await?),
+        })
+    }
+
+    async fn read(&self, source: &Source) -> Result<Value> {
+        match self {
+            Self::Vault(session) => session.read(&source.path).await,
+            Self::Barbican(project) => project.read(&source.name, source.key.as_deref()).await,
+        }
+    }
 }
 
 async fn each(workers: usize, objects: &[Object], job: impl AsyncFn(&Object) -> Result<()>) -> Result<()> {

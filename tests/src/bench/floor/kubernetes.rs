@@ -54,7 +54,17 @@ pub(super) struct Cluster {
 pub(super) struct Object {
     pub(super) name: String,
     pub(super) uid: String,
+    pub(super) source: Source,
+}
+
+/// Where the value of an object is.
+#[derive(Deserialize, PartialEq, Eq, Hash)]
+pub(super) struct Source {
+    #[serde(default)]
     pub(super) path: String,
+    #[serde(default)]
+    pub(super) name: String,
+    pub(super) key: Option<String>,
 }
 
 impl Cluster {
@@ -230,18 +240,13 @@ struct Spec {
     sources: Vec<Source>,
 }
 
-#[derive(Deserialize)]
-struct Source {
-    path: String,
-}
-
 impl Declared {
     fn into_object(self) -> Result<Object> {
         let source = self.spec.sources.into_iter().next();
         Ok(Object {
             name: self.metadata.name,
             uid: self.metadata.uid,
-            path: source.context("an object has a source")?.path,
+            source: source.context("an object has a source")?,
         })
     }
 }

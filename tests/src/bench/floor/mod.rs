@@ -5,6 +5,7 @@
 //! patches one status: with as many workers and connections as the operator has for one store, and nothing kept,
 //! compared, paced or told.
 
+mod barbican;
 mod client;
 mod kubernetes;
 mod vault;
@@ -18,9 +19,10 @@ use chrono::{DateTime, Utc};
 use keyward::runtime::clock;
 use serde::{Deserialize, Serialize};
 
-use super::ground::{AUDIENCE, AUTH_MOUNT, FLOOR_HOME, READER, ROLE};
+use super::defaults::Defaults;
+use super::ground::FLOOR_HOME;
 use super::population::Population;
-use super::shape::Engine;
+use super::stock::StoreTask;
 use crate::rig::process::Launch;
 
 /// Names the file with the task, in the environment of a process that is to be the floor.
@@ -33,22 +35,8 @@ struct Task {
     namespace: String,
     /// How many pipelines of read, apply and patch run at once.
     workers: usize,
-    store: VaultTask,
+    store: StoreTask,
     answer: PathBuf,
-}
-
-/// The store as the floor uses it.
-#[derive(Serialize, Deserialize)]
-struct VaultTask {
-    url: String,
-    ca: String,
-    mount: String,
-    /// Whether values have versions, and so another path.
-    versioned: bool,
-    auth_mount: String,
-    role: String,
-    account: String,
-    audience: String,
 }
 
 /// What the floor says at its end.
@@ -91,17 +79,8 @@ pub async fn measure(population: &Population<'_>, within: Duration) -> Result<Fl
     let task = Task {
         kubeconfig: folder.join("kubeconfig"),
         namespace: population.namespace.clone(),
-        workers: workers()?,
-        store: VaultTask {
-            url: ground.vault.url().to_owned(),
-            ca: ground.vault.ca().to_owned(),
-            mount: population.mount.clone(),
-            versioned: population.shape.engine == Engine::KvV2,
-            auth_mount: AUTH_MOUNT.to_owned(),
-            role: ROLE.to_owned(),
-            account: READER.to_owned(),
-            audience: AUDIENCE.to_owned(),
-        },
+        workers: Defaults::of_the_operator()?.workers(),
+        store: population.stock.lock().await.task(ground),
         answer: folder.join("answer.json"),
     };
     ground.kubernetes.bearer(&token).save(&task.kubeconfig)?;
@@ -133,17 +112,6 @@ pub async fn measure(population: &Population<'_>, within: Duration) -> Result<Fl
         cpu_seconds: answer.cpu_seconds,
         status_writes_per_second: answer.status_writes_per_second,
     })
-}
-
-/// As many objects of one store as the operator works on at once, by its own defaults.
-fn workers() -> Result<usize> {
-    #[derive(clap::Parser)]
-    struct Defaults {
-        #[command(flatten)]
-        options: keyward::cli::RunOptions,
-    }
-    let options = <Defaults as clap::Parser>::try_parse_from(["keyward"])?.options;
-    Ok(options.lane_limit.min(options.max_concurrent))
 }
 
 fn serve(file: &Path) -> Result<()> {

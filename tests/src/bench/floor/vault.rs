@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use super::VaultTask;
+use crate::bench::stock::VaultTask;
 use crate::rig::http;
 
 /// A login.
@@ -24,10 +24,9 @@ impl Session {
         let answer = client.post(url).body(body).send().await?.error_for_status()?;
         let answer: Value = serde_json::from_slice(&answer.bytes().await?)?;
         let token = answer["auth"]["client_token"].as_str();
-        let folder = if task.versioned { "data/" } else { "" };
         Ok(Self {
             client,
-            base: format!("{}/v1/{}/{folder}", task.url, task.mount),
+            base: format!("{}/v1/{}", task.url, task.folder),
             token: token.context("the login gave no token")?.to_owned(),
             versioned: task.versioned,
         })

@@ -4,7 +4,6 @@ mod find;
 mod kv;
 mod leaks;
 mod session;
-mod sharing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -149,10 +148,6 @@ struct Mint(&'static str);
 impl JwtSource for Mint {
     fn mint(&self) -> BoxFuture<'_, Outcome<SecretBytes>> {
         Box::pin(async { Ok(self.0.into()) })
-    }
-
-    fn identity(&self) -> Vec<&[u8]> {
-        vec![self.0.as_bytes()]
     }
 }
 
