@@ -21,6 +21,7 @@ use crate::store::{
     DoorBuilder, HealthListener, InsecureChoice, Pace, Referent, SlotIdentity, StoreController, StoreKey,
     StoreObject, StoreRegistry, login_gate,
 };
+use crate::stores::barbican::BarbicanSessions;
 use crate::sync::{Change, SyncController, SyncIndex, SyncParts};
 
 /// Stores that are tried at once: one that hangs must not keep the others from being tried.
@@ -86,7 +87,11 @@ impl Room {
             reader: ClusterReader::new(context.client.clone()),
             audiences: Arc::clone(&context.audiences),
             addresses: Arc::clone(&context.addresses),
-            gate: login_gate(Arc::clone(&context.state), fingerprint_key(context)?),
+            vaults: Arc::default(),
+            barbicans: Arc::new(BarbicanSessions::new(login_gate(
+                Arc::clone(&context.state),
+                fingerprint_key(context)?,
+            ))),
         };
         let allowed = context
             .options

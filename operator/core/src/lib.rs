@@ -7,6 +7,7 @@
 pub mod address;
 pub mod backoff;
 pub mod fault;
+pub mod logins;
 pub mod reason;
 pub mod schedule;
 pub mod secret;

@@ -37,6 +37,8 @@ pub enum Reason {
     CredentialNotGranted,
     /// The store refused the login; it is not repeated until the credential changes.
     CredentialRejected,
+    /// The login is not sent yet: too many others of its user were refused, and the next could lock the user out.
+    LoginDelayed,
     /// The TLS handshake failed: unknown CA or another server name.
     TlsFailed,
     /// The store could not be reached or answered with a server error.
@@ -135,6 +137,7 @@ impl Reason {
         Self::CredentialMissing,
         Self::CredentialNotGranted,
         Self::CredentialRejected,
+        Self::LoginDelayed,
         Self::TlsFailed,
         Self::StoreUnavailable,
         Self::StoreThrottled,

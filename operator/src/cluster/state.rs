@@ -1,13 +1,15 @@
 //! The operator's own state, in two Secrets of its own namespace: what must survive restarts and failover.
 //!
 //! One Secret holds the key of all fingerprints. It is made once and immutable, because with another key every
-//! fingerprint in every status would look like a change. The other holds the fingerprints of credentials that were
-//! refused, so that none of them is sent again by a process that comes later.
+//! fingerprint in every status would look like a change. The other holds what became of passwords, so that none that
+//! was refused is sent again by a process that comes later, and no user is locked out by many.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use chrono::{DateTime, Utc};
 use keyward_core::fault::{Class, Fault};
+use keyward_core::logins::{Digest, Known, Login, Logins, Step};
 use keyward_core::reason::Reason;
 use keyward_core::secret::{SecretBytes, SecretMap};
 use kube::Client;
@@ -19,30 +21,24 @@ use super::{ClusterReader, ExistingSecret, Mark, ObjectKey, Precondition, Secret
 /// Name of the Secret that holds the fingerprint key.
 pub const KEY_SECRET: &str = "keyward-fingerprint-key";
 
-/// Name of the Secret that holds what was refused.
+/// Name of the Secret that holds what became of passwords.
 pub const STATE_SECRET: &str = "keyward-state";
 
 /// The type of both, so that they are told from Secrets of applications.
 const SECRET_TYPE: &str = "keyward.dev/state";
 
-/// Bytes of the key, and of each fingerprint.
+/// Bytes of the key.
 const DIGEST: usize = 32;
-
-/// Fingerprints that are kept; beyond it the oldest goes. 128 KiB in all.
-const MOST: usize = 4096;
 
 /// How often a write that others overtook is planned anew.
 const ATTEMPTS: usize = 5;
-
-/// A credential's keyed fingerprint.
-pub type Digest = [u8; DIGEST];
 
 /// The operator's own state.
 pub struct OperatorState {
     client: Client,
     namespace: String,
     key: Zeroizing<Digest>,
-    rejected: Mutex<VecDeque<Digest>>,
+    logins: Mutex<Logins>,
 }
 
 impl OperatorState {
@@ -59,7 +55,7 @@ impl OperatorState {
             client,
             namespace: namespace.into(),
             key,
-            rejected: Mutex::new(stored.as_ref().map(digests_of).unwrap_or_default()),
+            logins: Mutex::new(stored.as_ref().map(logins_of).unwrap_or_default()),
         })
     }
 
@@ -69,32 +65,35 @@ impl OperatorState {
         &self.key
     }
 
-    /// Whether a credential was refused before.
+    /// What is known of a password at `now`.
     #[must_use]
-    pub fn is_rejected(&self, digest: &Digest) -> bool {
-        self.rejected().contains(digest)
+    pub fn known_login(&self, login: &Login, now: DateTime<Utc>) -> Known {
+        self.logins().known(login, now)
     }
 
-    /// Remembers a refused credential: at once in this process, and for later ones when this returns.
+    /// Remembers what happens to a password: at once in this process, and for later ones when this returns. A login
+    /// as usual is nothing to remember and costs no request.
     ///
     /// # Errors
     ///
     /// It could not be stored. It is still remembered here, and stored with the next one.
-    pub async fn remember_rejected(&self, digest: Digest) -> Result<(), Fault> {
-        insert(&mut self.rejected(), digest);
+    pub async fn note_login(&self, login: &Login, step: Step, now: DateTime<Utc>) -> Result<(), Fault> {
+        if !self.logins().note(login, step, now) {
+            return Ok(());
+        }
         let reader = ClusterReader::new(self.client.clone());
         let mut attempts = 0;
         loop {
             let stored = reader.secret(&state_key(&self.namespace)).await?;
             // Another process may have stored some, too.
-            let mut all = stored.as_ref().map(digests_of).unwrap_or_default();
-            for digest in self.rejected().iter() {
-                insert(&mut all, *digest);
-            }
+            let found = stored.as_ref().map(logins_of).unwrap_or_default();
+            let all = self.logins().merged_with(found.clone());
             attempts += 1;
             match self.store(stored.as_ref(), &all).await {
                 Ok(()) => {
-                    *self.rejected() = all;
+                    // Others may have noted something while this was written.
+                    let mut logins = self.logins();
+                    *logins = logins.merged_with(found);
                     return Ok(());
                 }
                 Err(fault) if fault.class == Class::Conflict && attempts < ATTEMPTS => {}
@@ -103,9 +102,11 @@ impl OperatorState {
         }
     }
 
-    async fn store(&self, stored: Option<&ExistingSecret>, all: &VecDeque<Digest>) -> Result<(), Fault> {
-        let bytes = all.iter().flatten().copied().collect::<Vec<_>>();
-        let data = SecretMap::from([("rejected".to_owned(), SecretBytes::new(bytes))]);
+    async fn store(&self, stored: Option<&ExistingSecret>, all: &Logins) -> Result<(), Fault> {
+        let parts = all.parts().into_iter();
+        let data: SecretMap = parts
+            .map(|(name, bytes)| (name.to_owned(), SecretBytes::new(bytes)))
+            .collect();
         let precondition = stored.map_or(Precondition::Absent, ExistingSecret::unchanged);
         let key = state_key(&self.namespace);
         let writer = SecretWriter::new(self.client.clone());
@@ -113,8 +114,8 @@ impl OperatorState {
         Ok(())
     }
 
-    fn rejected(&self) -> MutexGuard<'_, VecDeque<Digest>> {
-        self.rejected.lock().unwrap_or_else(PoisonError::into_inner)
+    fn logins(&self) -> MutexGuard<'_, Logins> {
+        self.logins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -167,24 +168,8 @@ fn state_key(namespace: &str) -> ObjectKey {
     ObjectKey::new(namespace, STATE_SECRET)
 }
 
-fn digests_of(stored: &ExistingSecret) -> VecDeque<Digest> {
-    let bytes = stored
-        .data
-        .get("rejected")
-        .map(SecretBytes::expose)
-        .unwrap_or_default();
-    bytes.as_chunks::<DIGEST>().0.iter().copied().collect()
-}
-
-/// Adds a digest as the newest, within the bound.
-fn insert(all: &mut VecDeque<Digest>, digest: Digest) {
-    if all.contains(&digest) {
-        return;
-    }
-    if all.len() >= MOST {
-        all.pop_front();
-    }
-    all.push_back(digest);
+fn logins_of(stored: &ExistingSecret) -> Logins {
+    Logins::from_parts(|name| stored.data.get(name).map(SecretBytes::expose))
 }
 
 fn own_secret<'a>(
@@ -265,12 +250,47 @@ mod tests {
         let server = Server::default();
         let first = OperatorState::load(server.client(), "keyward").await.unwrap();
         let second = OperatorState::load(server.client(), "keyward").await.unwrap();
-        first.remember_rejected([1; DIGEST]).await.unwrap();
-        second.remember_rejected([2; DIGEST]).await.unwrap();
-        assert!(second.is_rejected(&[1; DIGEST]), "learnt while storing");
+        let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        let refuse = async |state: &OperatorState, number| {
+            state
+                .note_login(&login(number), Step::Refused, now)
+                .await
+                .unwrap();
+        };
+        let known = |state: &OperatorState, number| state.known_login(&login(number), now);
+        refuse(&first, 1).await;
+        refuse(&second, 2).await;
+        assert_eq!(known(&second, 1), Known::Refused, "learnt while storing");
         let third = OperatorState::load(server.client(), "keyward").await.unwrap();
-        assert!(third.is_rejected(&[1; DIGEST]) && third.is_rejected(&[2; DIGEST]));
-        assert!(!third.is_rejected(&[3; DIGEST]));
+        assert_eq!(
+            (known(&third, 1), known(&third, 2)),
+            (Known::Refused, Known::Refused)
+        );
+        assert_eq!(known(&third, 3), Known::New);
+    }
+
+    #[tokio::test]
+    async fn only_the_first_login_with_a_password_is_stored() {
+        let server = Server::default();
+        let state = OperatorState::load(server.client(), "keyward").await.unwrap();
+        let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        let written = || server.0.lock().unwrap().1;
+        let before = written();
+        for step in [Step::Sending, Step::Accepted, Step::Accepted, Step::Accepted] {
+            state.note_login(&login(1), step, now).await.unwrap();
+        }
+        assert_eq!(written() - before, 2);
+        let later = OperatorState::load(server.client(), "keyward").await.unwrap();
+        assert_eq!(later.known_login(&login(1), now), Known::Proven);
+        later.note_login(&login(1), Step::Accepted, now).await.unwrap();
+        assert_eq!(written() - before, 2);
+    }
+
+    fn login(number: u8) -> Login {
+        Login {
+            user: [number; DIGEST],
+            password: [number; DIGEST],
+        }
     }
 
     #[tokio::test]
@@ -284,18 +304,5 @@ mod tests {
             .err()
             .expect("one byte is no key");
         assert_eq!(fault.class, Class::Permanent);
-    }
-
-    #[test]
-    fn memory_is_bounded() {
-        let mut all = VecDeque::new();
-        for number in 0..=u32::try_from(MOST).unwrap() {
-            let mut digest = [0; DIGEST];
-            digest[..4].copy_from_slice(&number.to_be_bytes());
-            insert(&mut all, digest);
-            insert(&mut all, digest);
-        }
-        assert_eq!(all.len(), MOST);
-        assert_eq!(all[0][..4], 1_u32.to_be_bytes());
     }
 }

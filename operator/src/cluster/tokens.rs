@@ -41,6 +41,14 @@ pub struct ServiceAccountTokens {
     client: Client,
     account: ObjectKey,
     audience: String,
+    standing: Option<Standing>,
+}
+
+/// What of a ServiceAccount decides about its tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Standing {
+    uid: String,
+    lends_itself: bool,
 }
 
 impl ApiAudiences {
@@ -93,7 +101,23 @@ impl ServiceAccountTokens {
             client,
             account,
             audience,
+            standing: None,
         })
+    }
+
+    /// Looks at the account as it is now: tokens of one that was made anew, or lends itself no longer, are those of
+    /// another. What is wrong with it is told when a token is asked for.
+    ///
+    /// # Errors
+    ///
+    /// The cluster does not tell at present.
+    pub async fn seen_now(mut self) -> Outcome<Self> {
+        self.standing = match self.look().await {
+            Ok(standing) => Some(standing),
+            Err(fault) if fault.may_pass() => return Err(fault),
+            Err(_) => None,
+        };
+        Ok(self)
     }
 
     async fn mint_now(&self) -> Outcome<SecretBytes> {
@@ -119,6 +143,18 @@ impl ServiceAccountTokens {
     }
 
     async fn check_consent(&self) -> Outcome<()> {
+        if self.look().await?.lends_itself {
+            return Ok(());
+        }
+        Err(Fault::new(
+            Class::Denied,
+            Reason::CredentialNotGranted,
+            format!("ServiceAccount {} does not lend itself to Keyward", self.account),
+        )
+        .advise(format!("annotate it with `{SERVICE_ACCOUNT_CONSENT}: \"true\"`")))
+    }
+
+    async fn look(&self) -> Outcome<Standing> {
         let what = format!("reading ServiceAccount {}", self.account);
         let question = Question {
             what: &what,
@@ -131,19 +167,14 @@ impl ServiceAccountTokens {
             .await
             .map_err(|refusal| self.missing(refusal.fault))?;
         let account: Metadata<ServiceAccount> = answer.parse()?;
-        let annotations = account.into_inner().annotations.unwrap_or_default();
-        if annotations
-            .get(SERVICE_ACCOUNT_CONSENT)
-            .is_some_and(|value| value == "true")
-        {
-            return Ok(());
-        }
-        Err(Fault::new(
-            Class::Denied,
-            Reason::CredentialNotGranted,
-            format!("ServiceAccount {} does not lend itself to Keyward", self.account),
-        )
-        .advise(format!("annotate it with `{SERVICE_ACCOUNT_CONSENT}: \"true\"`")))
+        let account = account.into_inner();
+        let consent = account
+            .annotations
+            .and_then(|mut all| all.remove(SERVICE_ACCOUNT_CONSENT));
+        Ok(Standing {
+            uid: account.uid.unwrap_or_default(),
+            lends_itself: consent.is_some_and(|value| value == "true"),
+        })
     }
 
     fn missing(&self, fault: Fault) -> Fault {
@@ -162,6 +193,18 @@ impl ServiceAccountTokens {
 impl JwtSource for ServiceAccountTokens {
     fn mint(&self) -> BoxFuture<'_, Outcome<SecretBytes>> {
         self.mint_now().boxed()
+    }
+
+    fn identity(&self) -> Vec<&[u8]> {
+        let (uid, consent) = match &self.standing {
+            Some(standing) => (standing.uid.as_str(), standing.lends_itself),
+            None => ("", false),
+        };
+        let consent = if consent { "lent" } else { "not lent" };
+        let (namespace, name) = (&*self.account.namespace, &*self.account.name);
+        ["account", namespace, name, uid, consent, &self.audience]
+            .map(str::as_bytes)
+            .into()
     }
 }
 
@@ -273,6 +316,25 @@ mod tests {
         let fault = tokens(client).mint().await.err().expect("there is no account");
         assert_eq!(fault.reason, Reason::CredentialMissing);
         assert_eq!(fault.message, "ServiceAccount apps/web does not exist");
+    }
+
+    #[tokio::test]
+    async fn an_account_is_another_once_it_is_made_anew_or_lends_itself_no_longer() {
+        let seen = async |code: u16, metadata: Value| {
+            let (client, _) = scripted(move |_| (code, json!({"code": code, "metadata": metadata})));
+            let tokens = tokens(client).seen_now().await?;
+            Ok::<_, Fault>(tokens.identity().concat())
+        };
+        let account = |uid: &str, consent: &str| json!({"uid": uid, "annotations": {"keyward.dev/allow-token-requests": consent}});
+        let lent = seen(200, account("1", "true")).await.unwrap();
+        assert_eq!(lent, seen(200, account("1", "true")).await.unwrap());
+        let others = [
+            seen(200, account("2", "true")).await.unwrap(),
+            seen(200, account("1", "false")).await.unwrap(),
+            seen(404, Value::Null).await.unwrap(),
+        ];
+        assert!(!others.contains(&lent));
+        assert!(seen(503, Value::Null).await.is_err(), "nobody knows");
     }
 
     #[test]

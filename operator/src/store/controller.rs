@@ -23,9 +23,6 @@ use crate::stores::Outcome;
 /// A store that nobody reads from is tried this often, so that its condition is never stale for long.
 const IDLE_CHECK: Duration = Duration::from_mins(10);
 
-/// The first and the longest wait before a rejected login that cannot lock anybody out is tried again.
-const LOGIN_RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(5));
-
 /// What a pass needs.
 pub struct StoreController {
     /// The stores.
@@ -36,16 +33,8 @@ pub struct StoreController {
     pub events: EventRecorder,
     /// Counts.
     pub metrics: Arc<Metrics>,
-    statuses: Mutex<HashMap<StoreKey, Known>>,
-}
-
-/// What is remembered of a store between passes.
-#[derive(Default, Clone)]
-struct Known {
-    status: Option<StoreStatus>,
-    rejected_logins: u32,
-    /// When a rejected login may be tried again.
-    retry_at: Option<Instant>,
+    /// As last written.
+    statuses: Mutex<HashMap<StoreKey, StoreStatus>>,
 }
 
 impl StoreController {
@@ -72,9 +61,6 @@ impl StoreController {
             self.known().remove(key);
             return None;
         };
-        if self.take_retry(key) {
-            self.registry.retry_rejected(key).await;
-        }
         let outcome = match &slot.object {
             Err(fault) => Err(fault.clone()),
             Ok(store) => self.try_store(&slot, store).await,
@@ -100,18 +86,11 @@ impl StoreController {
 
     async fn next_check(&self, key: &StoreKey, slot: &Slot, fault: Option<Fault>) -> Duration {
         let Some(fault) = fault else {
-            if self.registry.has_rejected(slot).await {
-                // The store itself is well; one of its consumers is not let in.
-                return self.plan_retry(key);
-            }
-            let mut known = self.known();
-            let entry = known.entry(key.clone()).or_default();
-            (entry.rejected_logins, entry.retry_at) = (0, None);
             return until_expiry(slot).map_or(IDLE_CHECK, |left| left.min(IDLE_CHECK));
         };
-        let may_retry_login = slot.object.as_ref().is_ok_and(StoreObject::may_retry_login);
         match fault.reason {
-            Reason::CredentialRejected if may_retry_login => self.plan_retry(key),
+            // The session says when it logs in again, if ever.
+            Reason::CredentialRejected => fault.retry_after.unwrap_or(IDLE_CHECK),
             Reason::InsecureExpired => {
                 // What was built under the exception ends with it, and so does the use of what was read through it.
                 self.registry.end(key).await;
@@ -120,8 +99,7 @@ impl StoreController {
             Reason::CredentialMissing
             | Reason::CredentialNotGranted
             | Reason::InsecureRefused
-            | Reason::SpecInvalid
-            | Reason::CredentialRejected => IDLE_CHECK,
+            | Reason::SpecInvalid => IDLE_CHECK,
             _ if fault.class == Class::Transient && slot_is_unbuilt(&fault) => {
                 self.registry.retry(key).await;
                 Duration::from_secs(2)
@@ -130,40 +108,10 @@ impl StoreController {
         }
     }
 
-    /// How long until a rejected login is tried again. A pass that comes before, for another cause, plans nothing new.
-    fn plan_retry(&self, key: &StoreKey) -> Duration {
-        let mut known = self.known();
-        let entry = known.entry(key.clone()).or_default();
-        let now = Instant::now();
-        if let Some(at) = entry.retry_at {
-            return at - now;
-        }
-        let (first, longest) = LOGIN_RETRY;
-        let wait = first
-            .saturating_mul(1 << entry.rejected_logins.min(6))
-            .min(longest);
-        entry.rejected_logins = entry.rejected_logins.saturating_add(1);
-        entry.retry_at = Some(now + wait);
-        wait
-    }
-
-    /// Whether the time of a planned try has come; it is used up by asking.
-    fn take_retry(&self, key: &StoreKey) -> bool {
-        let mut known = self.known();
-        let Some(entry) = known.get_mut(key) else {
-            return false;
-        };
-        let due = entry.retry_at.is_some_and(|at| at <= Instant::now());
-        if due {
-            entry.retry_at = None;
-        }
-        due
-    }
-
     async fn write(&self, key: &StoreKey, slot: &Slot, fault: Option<&Fault>) -> Outcome<()> {
-        let known = self.known().get(key).cloned().unwrap_or_default();
+        let known = self.known().get(key).cloned();
         let seen = slot.object.as_ref().ok().and_then(|store| store.status.clone());
-        let old = known.status.or(seen);
+        let old = known.or(seen);
         let mut new = old.clone().unwrap_or_default();
         let generation = slot.identity.generation;
         new.observed_generation = Some(generation);
@@ -201,7 +149,7 @@ impl StoreController {
         if changed && (fault.is_some() || old.is_some()) {
             self.publish(key, uid, fault, &message);
         }
-        self.known().entry(key.clone()).or_default().status = Some(new);
+        self.known().insert(key.clone(), new);
         Ok(())
     }
 
@@ -265,7 +213,7 @@ impl StoreController {
         let stores: Vec<_> = self.registry.all();
         let known = self.known();
         let ready = |key: &StoreKey, slot: &Slot| {
-            let status = known.get(key).and_then(|known| known.status.as_ref());
+            let status = known.get(key);
             let seen = slot.object.as_ref().ok().and_then(|store| store.status.as_ref());
             let conditions = &status.or(seen)?.conditions;
             let ready = conditions.iter().find(|condition| condition.type_ == "Ready")?;
@@ -284,7 +232,7 @@ impl StoreController {
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<StoreKey, Known>> {
+    fn known(&self) -> MutexGuard<'_, HashMap<StoreKey, StoreStatus>> {
         self.statuses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

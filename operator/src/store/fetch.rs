@@ -18,10 +18,9 @@ use crate::cluster::{ApiAudiences, ClusterReader, ObjectKey, ServiceAccountToken
 use crate::stores::barbican::config::{
     BarbicanConfig, CredentialRef, DomainRef, Interface, KeystoneAuth, Limits, ProjectRef, UserRef,
 };
-use crate::stores::barbican::lockout::LoginGate;
-use crate::stores::barbican::{BarbicanStore, clouds};
+use crate::stores::barbican::{BarbicanSessions, BarbicanStore, clouds};
 use crate::stores::transport::{Identity, TransportOptions};
-use crate::stores::vault::{KvVersion, VaultAuth, VaultConfig, VaultStore};
+use crate::stores::vault::{KvVersion, VaultAuth, VaultConfig, VaultSessions, VaultStore};
 use crate::stores::{JwtSource, Outcome, Store};
 
 /// Builds doors.
@@ -35,8 +34,10 @@ pub struct DoorBuilder {
     pub audiences: Arc<ApiAudiences>,
     /// Where stores may be.
     pub addresses: Arc<AddressPolicy>,
-    /// Shared by every Barbican store, so that one bad password is tried once.
-    pub gate: Arc<LoginGate>,
+    /// The sessions that Vault stores share.
+    pub vaults: Arc<VaultSessions>,
+    /// The sessions that Barbican stores share.
+    pub barbicans: Arc<BarbicanSessions>,
 }
 
 impl DoorBuilder {
@@ -70,12 +71,14 @@ impl DoorBuilder {
             VaultAuth::Kubernetes {
                 mount: kubernetes.mount.clone(),
                 role: kubernetes.role.clone(),
-                jwt: self.tokens(
-                    store,
-                    home,
-                    &kubernetes.service_account_ref.name,
-                    &kubernetes.audience,
-                )?,
+                jwt: self
+                    .tokens(
+                        store,
+                        home,
+                        &kubernetes.service_account_ref.name,
+                        &kubernetes.audience,
+                    )
+                    .await?,
             }
         } else if let Some(app_role) = &auth.app_role {
             VaultAuth::AppRole {
@@ -110,7 +113,7 @@ impl DoorBuilder {
                 "spec.vault.auth names no way to log in",
             ));
         };
-        VaultStore::new(VaultConfig {
+        self.vaults.open(VaultConfig {
             address: parse_url(&spec.address)?,
             namespace: spec.namespace.clone(),
             login_namespace: auth.namespace.clone(),
@@ -170,7 +173,7 @@ impl DoorBuilder {
                 limits: Limits::default(),
             }
         };
-        BarbicanStore::new(config, Arc::clone(&self.gate))
+        self.barbicans.open(config)
     }
 
     async fn keystone_auth(&self, auth: &api::KeystoneAuth, home: &ObjectKey) -> Outcome<KeystoneAuth> {
@@ -244,7 +247,7 @@ impl DoorBuilder {
     ) -> Outcome<Arc<dyn JwtSource>> {
         match (&jwt.token_ref, &jwt.service_account_ref, &jwt.audience) {
             (Some(reference), ..) => Ok(Arc::new(StoredJwt(self.secret_text(home, reference).await?))),
-            (None, Some(account), Some(audience)) => self.tokens(store, home, &account.name, audience),
+            (None, Some(account), Some(audience)) => self.tokens(store, home, &account.name, audience).await,
             _ => Err(Fault::new(
                 Class::Permanent,
                 Reason::SpecInvalid,
@@ -253,7 +256,7 @@ impl DoorBuilder {
         }
     }
 
-    fn tokens(
+    async fn tokens(
         &self,
         store: &StoreObject,
         home: &ObjectKey,
@@ -267,7 +270,7 @@ impl DoorBuilder {
             &self.audiences,
             store.allows(InsecureChoice::ApiServerAudience),
         )?;
-        Ok(Arc::new(source))
+        Ok(Arc::new(source.seen_now().await?))
     }
 
     async fn identity(&self, home: &ObjectKey, name: &str) -> Outcome<Identity> {
@@ -321,6 +324,10 @@ struct StoredJwt(SecretBytes);
 impl JwtSource for StoredJwt {
     fn mint(&self) -> futures::future::BoxFuture<'_, Outcome<SecretBytes>> {
         Box::pin(async { Ok(self.0.duplicate()) })
+    }
+
+    fn identity(&self) -> Vec<&[u8]> {
+        vec![b"stored", self.0.expose()]
     }
 }
 

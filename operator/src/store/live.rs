@@ -2,6 +2,10 @@
 //!
 //! One live store serves every object that uses the same store object with the same credential. A store that fails
 //! is asked by one caller at a time; everybody else is told at once, so a dead store costs nobody a deadline.
+//!
+//! Breaker and pace belong to the store object, also where store objects share a session: what fails may be one
+//! mount or one path of a server, each object has readers of its own to wake, and a slow one must not take the turns
+//! of another. What they share, a refused login, is remembered by the session, which then answers without a request.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -152,9 +156,9 @@ impl LiveStore {
         self.door.forget_listings();
     }
 
-    /// Ends the session.
-    pub async fn close(&self) {
-        self.door.close().await;
+    /// Takes the store out of use, as [`Store::close`].
+    pub fn close(&self) -> BoxFuture<'static, ()> {
+        self.door.close()
     }
 
     /// Why the store is not asked at present, and when it is tried again.
@@ -284,7 +288,7 @@ mod tests {
         fn check(&self) -> BoxFuture<'_, Outcome<()>> {
             async { self.0.lock().unwrap().pop().unwrap_or(Ok(())) }.boxed()
         }
-        fn close(&self) -> BoxFuture<'_, ()> {
+        fn close(&self) -> BoxFuture<'static, ()> {
             async {}.boxed()
         }
     }

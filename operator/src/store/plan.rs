@@ -7,7 +7,7 @@ use keyward_core::fault::{Class, Fault};
 use keyward_core::reason::Reason;
 use keyward_core::sync::grant::AccessRule;
 use keyward_core::sync::grant::selector::{Requirement, Selector};
-use keyward_crds::store::{BarbicanStore, Insecure, VaultAuth, VaultStore};
+use keyward_crds::store::{BarbicanStore, Insecure, VaultStore};
 use keyward_crds::{ClusterSecretStore, CredentialScope, SecretStore};
 
 use super::StoreKey;
@@ -190,22 +190,6 @@ impl StoreObject {
             CredentialHome::Namespace(home) => ObjectKey::new(Arc::clone(home), ""),
             CredentialHome::Consumer => ObjectKey::new(namespace, ""),
         }
-    }
-
-    /// Whether a rejected login may be tried again later although nothing changed on our side: only where repeated
-    /// failures cannot lock anybody out. Vault locks users and roles (`userpass`, `appRole`) out after a few.
-    #[must_use]
-    pub fn may_retry_login(&self) -> bool {
-        self.vault.as_ref().is_some_and(|vault| {
-            let VaultAuth {
-                kubernetes,
-                jwt,
-                cert,
-                token,
-                ..
-            } = &vault.auth;
-            kubernetes.is_some() || jwt.is_some() || cert.is_some() || token.is_some()
-        })
     }
 }
 

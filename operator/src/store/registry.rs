@@ -43,7 +43,7 @@ pub struct Slot {
     pub object: Outcome<StoreObject>,
     /// Its generation, also where it cannot be used.
     pub identity: SlotIdentity,
-    doors: tokio::sync::Mutex<HashMap<Arc<str>, Built>>,
+    doors: tokio::sync::Mutex<Doors>,
 }
 
 /// What can be said of a store object that cannot be parsed.
@@ -70,6 +70,8 @@ pub enum Asked<'a> {
 }
 
 type Built = Outcome<Arc<LiveStore>>;
+/// By credential home.
+type Doors = HashMap<Arc<str>, Built>;
 
 /// The kinds of object that a store refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,7 +170,7 @@ impl StoreRegistry {
             }
             let mut doors = slot.doors.lock().await;
             if let Some(Ok(door)) = doors.remove(&object.namespace) {
-                tokio::spawn(async move { door.close().await });
+                tokio::spawn(door.close());
             }
             changed.push(key);
         }
@@ -270,11 +272,8 @@ impl StoreRegistry {
     /// Puts a store's doors out of use, so that the next reader has them built anew.
     pub async fn retry(&self, key: &StoreKey) {
         if let Some(slot) = self.slot(key) {
-            for (_, built) in slot.doors.lock().await.drain() {
-                if let Ok(door) = built {
-                    door.close().await;
-                }
-            }
+            let doors = std::mem::take(&mut *slot.doors.lock().await);
+            close(doors).await;
         }
     }
 
@@ -287,19 +286,6 @@ impl StoreRegistry {
             self.retry(key).await;
             (self.listener)(key, HealthChange::Ended);
         }
-    }
-
-    /// Puts those doors of a store out of use whose login was rejected: a door never repeats one.
-    pub async fn retry_rejected(&self, key: &StoreKey) {
-        if let Some(slot) = self.slot(key) {
-            let mut doors = slot.doors.lock().await;
-            doors.retain(|_, built| !was_rejected(built));
-        }
-    }
-
-    /// Whether the login of one of a store's doors was rejected.
-    pub async fn has_rejected(&self, slot: &Slot) -> bool {
-        slot.doors.lock().await.values().any(was_rejected)
     }
 
     /// The store object of that name with its doors.
@@ -323,9 +309,8 @@ impl StoreRegistry {
 
     /// Ends every session.
     pub async fn close(&self) {
-        for (key, _) in self.all() {
-            self.retry(&key).await;
-        }
+        let keys: Vec<_> = self.all().into_iter().map(|(key, _)| key).collect();
+        futures::future::join_all(keys.iter().map(|key| self.retry(key))).await;
     }
 
     /// Every store.
@@ -389,11 +374,6 @@ fn not_ready(key: &StoreKey, fault: &Fault) -> Fault {
     }
 }
 
-fn was_rejected(built: &Built) -> bool {
-    let failing = built.as_ref().ok().and_then(|door| door.failing());
-    failing.is_some_and(|(fault, _)| fault.reason == Reason::CredentialRejected)
-}
-
 fn refers_to(store: &StoreObject, what: Referent, object: &ObjectKey) -> bool {
     match &store.credentials {
         CredentialHome::Namespace(home) if **home != *object.namespace => return false,
@@ -413,13 +393,20 @@ fn refers_to(store: &StoreObject, what: Referent, object: &ObjectKey) -> bool {
 }
 
 fn close_doors(slot: Option<Arc<Slot>>) {
-    if let Some(slot) = slot {
-        tokio::spawn(async move {
-            for (_, built) in slot.doors.lock().await.drain() {
-                if let Ok(door) = built {
-                    door.close().await;
-                }
-            }
-        });
+    let Some(slot) = slot else { return };
+    // At once if possible: what is built next must not meet a session that only this store still holds.
+    let doors = slot.doors.try_lock().map(|mut doors| std::mem::take(&mut *doors));
+    match doors {
+        Ok(doors) => drop(tokio::spawn(close(doors))),
+        Err(_) => drop(tokio::spawn(async move {
+            let doors = std::mem::take(&mut *slot.doors.lock().await);
+            close(doors).await;
+        })),
     }
+}
+
+/// Puts doors out of use at once; the future ends the sessions that nobody else uses.
+fn close(doors: Doors) -> impl Future<Output = ()> + Send + 'static {
+    let farewells: Vec<_> = doors.into_values().flatten().map(|door| door.close()).collect();
+    async move { drop(futures::future::join_all(farewells).await) }
 }

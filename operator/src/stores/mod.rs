@@ -6,6 +6,8 @@
 //! (`crate::store`).
 
 pub mod barbican;
+mod pool;
+mod refusal;
 pub mod transport;
 pub mod vault;
 
@@ -160,7 +162,7 @@ impl Found {
 
 /// A logged-in backend. One instance serves every object that uses the same store with the same credential.
 ///
-/// Implementations share one session, keep deadlines and size caps on every call, never follow a redirect, and
+/// Instances with the same credential at the same server share one session, keep deadlines and size caps on every call, never follow a redirect, and
 /// repeat a login at most once for a dead token and never for a rejected credential.
 pub trait Store: Send + Sync {
     /// Says what is at `place` without reading the value where that is possible.
@@ -179,8 +181,10 @@ pub trait Store: Send + Sync {
     /// was listed before. A store that keeps no listings has nothing to do.
     fn forget_listings(&self) {}
 
-    /// Revokes the session's token where the store knows such a thing. Called once, at shutdown or replacement.
-    fn close(&self) -> BoxFuture<'_, ()>;
+    /// Ends this store's use of its session, at once, and refuses everything from now on. The future that is
+    /// returned revokes the token, where nobody else uses the session and the store knows such a thing. Called once,
+    /// at shutdown or replacement.
+    fn close(&self) -> BoxFuture<'static, ()>;
 }
 
 /// Mints a token of a Kubernetes ServiceAccount when a login needs one.
@@ -189,6 +193,9 @@ pub trait Store: Send + Sync {
 pub trait JwtSource: Send + Sync {
     /// A fresh, short-lived token.
     fn mint(&self) -> BoxFuture<'_, Outcome<SecretBytes>>;
+
+    /// Whose tokens these are, in parts: sources whose parts are equal may stand for one another.
+    fn identity(&self) -> Vec<&[u8]>;
 }
 
 #[cfg(test)]

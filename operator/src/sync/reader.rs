@@ -277,7 +277,7 @@ mod tests {
         fn check(&self) -> BoxFuture<'_, Outcome<()>> {
             async { Ok(()) }.boxed()
         }
-        fn close(&self) -> BoxFuture<'_, ()> {
+        fn close(&self) -> BoxFuture<'static, ()> {
             async {}.boxed()
         }
     }

@@ -5,6 +5,7 @@ mod barbican;
 mod insecure;
 mod kubectl;
 mod lifecycle;
+mod sharing;
 mod vault_auth;
 mod vault_tls;
 
@@ -23,6 +24,7 @@ pub(super) fn register(suite: &mut Suite) {
     insecure::register(suite);
     kubectl::register(suite);
     lifecycle::register(suite);
+    sharing::register(suite);
     vault_auth::register(suite);
     vault_tls::register(suite);
 }

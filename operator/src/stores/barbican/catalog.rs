@@ -74,10 +74,14 @@ impl Grant {
         let lifetime = (token.expires_at - token.issued_at.unwrap_or(now))
             .to_std()
             .map_err(|_| protocol("Keystone gave a token that has expired already"))?;
-        Ok(Self {
-            lifetime,
-            catalog: token.catalog,
-        })
+        let mut catalog = token.catalog;
+        for service in catalog.iter_mut().flatten() {
+            // A cloud lists hundreds of endpoints, and the token is kept for long.
+            if service.kind != KEY_MANAGER {
+                service.endpoints = Vec::new();
+            }
+        }
+        Ok(Self { lifetime, catalog })
     }
 
     /// The key manager's address in this catalog.

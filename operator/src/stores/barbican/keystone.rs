@@ -14,10 +14,12 @@ use url::Url;
 use super::catalog::Grant;
 use super::classify::{Answered, request_id};
 use super::config::{CredentialRef, DomainRef, KeystoneAuth, ProjectRef, UserRef, keystone_root};
-use super::lockout::{CredentialFingerprint, LoginGate, Refusal, Stakes};
+use super::lockout::{LoginGate, Refusal, Stakes};
 use super::login_body::{login_body, rescope_body};
 use super::now;
 use crate::stores::Outcome;
+use crate::stores::pool::SessionKey;
+use crate::stores::refusal::Repeat;
 use crate::stores::transport::{Request, Response, Transport, TransportOptions, credential_header};
 
 /// Carries the caller's token.
@@ -39,6 +41,13 @@ pub(super) struct Login {
     pub(super) grant: Grant,
 }
 
+/// A login that gave no token.
+pub(super) struct Failed {
+    pub(super) fault: Fault,
+    /// What it would cost to try again.
+    pub(super) repeat: Repeat,
+}
+
 impl Keystone {
     pub(super) fn new(auth_url: &Url, auth: KeystoneAuth, options: &TransportOptions) -> Outcome<Self> {
         let root = keystone_root(auth_url)?;
@@ -52,14 +61,36 @@ impl Keystone {
     }
 
     /// Logs in for the project, at most once per refused password.
-    pub(super) async fn log_in(&self, gate: &LoginGate) -> Outcome<Login> {
+    pub(super) async fn log_in(&self, gate: &LoginGate) -> Result<Login, Failed> {
+        let stakes = self.stakes();
+        let failed = |repeat| move |fault| Failed { fault, repeat };
+        let (whose, secret) = self.credential();
+        let login = gate.login(&whose, secret.expose());
         let login = gate
-            .attempt(self.fingerprint(gate), self.stakes(), self.authenticate())
-            .await?;
+            .attempt(login, stakes, self.greet(), self.authenticate())
+            .await
+            .map_err(failed(stakes.repeat()))?;
         match &self.auth {
             KeystoneAuth::ApplicationCredential { .. } => Ok(login),
-            KeystoneAuth::Password { project, .. } => self.rescope(&login.token, project).await,
+            // The password was right.
+            KeystoneAuth::Password { project, .. } => self
+                .rescope(&login.token, project)
+                .await
+                .map_err(failed(Repeat::Harmless)),
         }
+    }
+
+    /// Everything that decides where, as whom and over which trust a login happens.
+    pub(super) fn session_key<'a>(&'a self, transport: &'a TransportOptions) -> SessionKey<'a> {
+        let mut key = SessionKey::default();
+        transport.mark(&mut key);
+        let (whose, secret) = self.credential();
+        key.texts(whose);
+        key.is(secret.expose());
+        if let KeystoneAuth::Password { project, .. } = &self.auth {
+            key.texts(project_scope(project));
+        }
+        key
     }
 
     /// Gives the token back. Nobody needs the answer: the token ends by itself soon.
@@ -73,7 +104,6 @@ impl Keystone {
     }
 
     async fn authenticate(&self) -> Result<Login, Refusal> {
-        self.greet().await.map_err(Refusal::Unjudged)?;
         let body = login_body(&self.auth).map_err(Refusal::Unjudged)?;
         let answer = self
             .post_tokens(body)
@@ -182,8 +212,9 @@ impl Keystone {
             .with_request_id(request_id(&answer.headers))
     }
 
-    /// Over everything that decides whether Keystone accepts the secret, and nothing that does not.
-    fn fingerprint(&self, gate: &LoginGate) -> CredentialFingerprint {
+    /// At which Keystone and whose the secret is, and the secret: everything that decides whether it is accepted, and
+    /// nothing that does not.
+    fn credential(&self) -> (Vec<&str>, &SecretBytes) {
         let mut scope = vec![self.root.as_str()];
         let secret = match &self.auth {
             KeystoneAuth::ApplicationCredential { credential, secret } => {
@@ -201,19 +232,28 @@ impl Keystone {
                 password
             }
         };
-        let mut fields: Vec<&[u8]> = scope.into_iter().map(str::as_bytes).collect();
-        fields.push(secret.expose());
-        gate.fingerprint(&fields)
+        (scope, secret)
     }
 }
 
 fn user_scope(user: &UserRef) -> Vec<&str> {
     match user {
         UserRef::Id(id) => vec!["user id", id],
-        UserRef::Name { name, domain } => match domain {
-            DomainRef::Id(id) => vec!["user name", name, "domain id", id],
-            DomainRef::Name(domain) => vec!["user name", name, "domain name", domain],
-        },
+        UserRef::Name { name, domain } => [vec!["user name", name], domain_scope(domain)].concat(),
+    }
+}
+
+fn project_scope(project: &ProjectRef) -> Vec<&str> {
+    match project {
+        ProjectRef::Id(id) => vec!["project id", id],
+        ProjectRef::Name { name, domain } => [vec!["project name", name], domain_scope(domain)].concat(),
+    }
+}
+
+fn domain_scope(domain: &DomainRef) -> Vec<&str> {
+    match domain {
+        DomainRef::Id(id) => vec!["domain id", id],
+        DomainRef::Name(name) => vec!["domain name", name],
     }
 }
 

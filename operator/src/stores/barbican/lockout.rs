@@ -1,50 +1,41 @@
 //! Keeps wrong passwords from locking their user out at Keystone.
 //!
 //! Keystone counts failed logins per user and locks the user after a handful, for every other client too. So a
-//! password that Keystone refused is never sent again, by any store, and all stores that share a credential log in
-//! one after the other: the second waits for what the first learns. What is remembered is a keyed fingerprint;
-//! neither it nor anything else here tells what the password was.
+//! password that Keystone refused is never sent again, by any store, and few that nobody has seen accepted are sent
+//! in a row. All logins of one user go one after the other: the second waits for what the first learns. What is
+//! remembered are keyed digests; neither they nor anything else here tells what a password was.
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 use keyward_core::fault::{Class, Fault};
+use keyward_core::logins::{Digest, Known, Login, Step};
 use keyward_core::reason::Reason;
 use keyward_core::sync::fingerprint::FingerprintKey;
 use tokio::time::Instant;
 
 use crate::stores::Outcome;
+use crate::stores::refusal::Repeat;
 
-/// A keyed digest of address, user, domain and password. Without the key it says nothing about any of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct CredentialFingerprint([u8; 32]);
+/// What is known of passwords, by this process and those before it.
+pub trait LoginMemory: Send + Sync {
+    /// What is known of one.
+    fn known(&self, login: &Login, now: DateTime<Utc>) -> Known;
 
-impl CredentialFingerprint {
-    /// The digest.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-/// The passwords that Keystone has refused.
-pub trait RejectedCredentials: Send + Sync {
-    /// Whether this one was refused before, by this process or by one before it.
-    fn is_rejected(&self, fingerprint: &CredentialFingerprint) -> bool;
-
-    /// Remembers it. `is_rejected` must be true from the moment the future is first polled; it completes when the
-    /// memory will also survive this process, or when that has failed and will be tried again.
-    fn remember(&self, fingerprint: CredentialFingerprint) -> BoxFuture<'_, ()>;
+    /// Remembers what happens to it. `known` must tell it from the moment the future is first polled; the future
+    /// completes when the memory will also survive this process, or when that has failed and will be tried again.
+    fn note(&self, login: Login, step: Step, now: DateTime<Utc>) -> BoxFuture<'_, ()>;
 }
 
 /// The door that every login passes, shared by all Barbican stores of the process.
 pub struct LoginGate {
-    rejected: Arc<dyn RejectedCredentials>,
+    memory: Arc<dyn LoginMemory>,
     key: Arc<FingerprintKey>,
-    lanes: Mutex<HashMap<CredentialFingerprint, Arc<Lane>>>,
+    lanes: Mutex<HashMap<Digest, Arc<Lane>>>,
+    clock: fn() -> DateTime<Utc>,
 }
 
 /// What a refusal of this credential means.
@@ -63,84 +54,144 @@ pub(super) enum Refusal {
     Rejected(Fault),
     /// The credential was sent and no usable answer came: Keystone may have counted a failure.
     Doubtful(Fault),
-    /// The credential was not sent, or Keystone did not judge it.
+    /// Keystone did not judge the credential.
     Unjudged(Fault),
+}
+
+impl Stakes {
+    /// Whether a refused login is worth repeating.
+    pub(super) fn repeat(self) -> Repeat {
+        match self {
+            Self::LocksOut => Repeat::Never,
+            Self::Harmless => Repeat::Harmless,
+        }
+    }
 }
 
 #[derive(Default)]
 struct Lane(tokio::sync::Mutex<Caution>);
 
 impl LoginGate {
-    /// A gate over what is remembered as rejected.
+    /// A gate over what is remembered.
     #[must_use]
-    pub fn new(rejected: Arc<dyn RejectedCredentials>, key: Arc<FingerprintKey>) -> Self {
+    pub fn new(memory: Arc<dyn LoginMemory>, key: Arc<FingerprintKey>) -> Self {
         Self {
-            rejected,
+            memory,
             key,
             lanes: Mutex::default(),
+            clock: super::now,
         }
     }
 
-    /// The keyed fingerprint of `fields`: all that decides whether Keystone accepts the credential, which is the last.
-    pub(super) fn fingerprint(&self, fields: &[&[u8]]) -> CredentialFingerprint {
-        CredentialFingerprint(self.key.of_credential(fields))
+    /// The digests of a credential: `whose` is all that decides to whom it belongs, and where.
+    pub(super) fn login(&self, whose: &[&str], secret: &[u8]) -> Login {
+        let mut fields: Vec<&[u8]> = whose.iter().map(|field| field.as_bytes()).collect();
+        let user = self.key.of_credential(&fields);
+        fields.push(secret);
+        Login {
+            user,
+            password: self.key.of_credential(&fields),
+        }
     }
 
-    /// Runs one login, unless the credential is known to be refused or a pause is being kept.
+    /// Runs one login, unless the credential is known to be refused or a pause is being kept: first `prepare`, which
+    /// shows nobody the credential, then `send`.
     ///
     /// The caller must see to it that this future is not dropped halfway: an answer that nobody hears is a refusal
     /// that nobody remembers.
     pub(super) async fn attempt<T>(
         &self,
-        fingerprint: CredentialFingerprint,
+        login: Login,
         stakes: Stakes,
-        login: impl Future<Output = Result<T, Refusal>>,
+        prepare: impl Future<Output = Outcome<()>>,
+        send: impl Future<Output = Result<T, Refusal>>,
     ) -> Outcome<T> {
-        let lane = self.lane(fingerprint);
+        let lane = self.lane(match stakes {
+            Stakes::LocksOut => login.user,
+            Stakes::Harmless => login.password,
+        });
         let mut caution = lane.0.lock().await;
-        if stakes == Stakes::LocksOut && self.rejected.is_rejected(&fingerprint) {
-            return Err(known_as_rejected());
-        }
-        caution.permit(Instant::now())?;
-        let outcome = login.await;
-        let now = Instant::now();
-        match outcome {
-            Ok(token) => {
-                caution.succeeded();
-                Ok(token)
-            }
-            Err(Refusal::Rejected(fault)) => {
-                match stakes {
-                    Stakes::LocksOut => self.rejected.remember(fingerprint).await,
-                    Stakes::Harmless => caution.rejected(now, &fault),
+        match stakes {
+            Stakes::LocksOut => self.send_password(login, &mut caution, prepare, send).await,
+            Stakes::Harmless => {
+                caution.permit(Instant::now())?;
+                prepare.await?;
+                let outcome = send.await;
+                if let Err(Refusal::Rejected(fault)) = &outcome {
+                    caution.rejected(Instant::now(), fault);
+                } else if outcome.is_ok() {
+                    caution.succeeded();
                 }
-                Err(fault)
+                outcome.map_err(Refusal::into_fault)
             }
-            Err(Refusal::Doubtful(fault)) => {
-                if stakes == Stakes::LocksOut {
-                    caution.doubted(now, &fault);
-                }
-                Err(fault)
-            }
-            Err(Refusal::Unjudged(fault)) => Err(fault),
         }
     }
 
-    fn lane(&self, fingerprint: CredentialFingerprint) -> Arc<Lane> {
+    async fn send_password<T>(
+        &self,
+        login: Login,
+        caution: &mut Caution,
+        prepare: impl Future<Output = Outcome<()>>,
+        send: impl Future<Output = Result<T, Refusal>>,
+    ) -> Outcome<T> {
+        let now = (self.clock)();
+        let proven = match self.memory.known(&login, now) {
+            Known::Refused => return Err(known_as_refused()),
+            Known::NewLater { at, refused } => return Err(not_yet(at, refused, now)),
+            Known::Proven => true,
+            Known::New => false,
+        };
+        if !proven {
+            caution.permit(Instant::now())?;
+        }
+        prepare.await?;
+        if !proven {
+            // Ahead of the answer, which this process may not live to hear.
+            self.memory.note(login, Step::Sending, now).await;
+        }
+        let outcome = send.await;
+        let step = match &outcome {
+            Ok(_) => {
+                caution.succeeded();
+                Some(Step::Accepted)
+            }
+            Err(Refusal::Rejected(_)) => Some(Step::Refused),
+            Err(Refusal::Unjudged(_)) => Some(Step::Unjudged),
+            Err(Refusal::Doubtful(fault)) => {
+                // A lost answer to a proven password was hardly a refusal.
+                if !proven {
+                    caution.doubted(Instant::now(), fault);
+                }
+                None
+            }
+        };
+        if let Some(step) = step {
+            self.memory.note(login, step, (self.clock)()).await;
+        }
+        outcome.map_err(Refusal::into_fault)
+    }
+
+    fn lane(&self, of: Digest) -> Arc<Lane> {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         // Credentials come and go with their stores; a lane that nobody stands in and that holds no pause is done.
         lanes.retain(|_, lane| {
-            Arc::strong_count(lane) > 1 || lane.0.try_lock().is_ok_and(|caution| !caution.is_idle())
+            Arc::strong_count(lane) > 1 || lane.0.try_lock().is_ok_and(|caution| caution.pause.is_some())
         });
-        Arc::clone(lanes.entry(fingerprint).or_default())
+        Arc::clone(lanes.entry(of).or_default())
     }
 }
 
-/// How carefully one credential is used. Plain state over a clock that is handed in.
+impl Refusal {
+    fn into_fault(self) -> Fault {
+        match self {
+            Self::Rejected(fault) | Self::Doubtful(fault) | Self::Unjudged(fault) => fault,
+        }
+    }
+}
+
+/// How carefully one user's or one credential's logins are made. Plain state over a clock that is handed in.
 #[derive(Debug, Default)]
 struct Caution {
-    /// This process has logged in with it, so a lost answer was hardly a refusal.
-    proven: bool,
     failures: u32,
     pause: Option<(Instant, Fault)>,
 }
@@ -156,17 +207,12 @@ impl Caution {
     }
 
     fn succeeded(&mut self) {
-        *self = Self {
-            proven: true,
-            ..Self::default()
-        };
+        *self = Self::default();
     }
 
     /// Five seconds, then six times longer each time: few tries in the hours in which Keystone counts them.
     fn doubted(&mut self, now: Instant, fault: &Fault) {
-        if !self.proven {
-            self.wait(now, fault, Duration::from_secs(5), 6, Duration::from_hours(1));
-        }
+        self.wait(now, fault, Duration::from_secs(5), 6, Duration::from_hours(1));
     }
 
     fn rejected(&mut self, now: Instant, fault: &Fault) {
@@ -180,13 +226,9 @@ impl Caution {
         self.failures += 1;
         self.pause = Some((now + wait, fault.clone()));
     }
-
-    fn is_idle(&self) -> bool {
-        !self.proven && self.pause.is_none()
-    }
 }
 
-fn known_as_rejected() -> Fault {
+fn known_as_refused() -> Fault {
     Fault::new(
         Class::Denied,
         Reason::CredentialRejected,
@@ -195,8 +237,23 @@ fn known_as_rejected() -> Fault {
     .advise("put the right password into the Secret")
 }
 
+fn not_yet(at: DateTime<Utc>, refused: u32, now: DateTime<Utc>) -> Fault {
+    Fault::new(
+        Class::Throttled,
+        Reason::LoginDelayed,
+        format!(
+            "Keystone may have refused the last {refused} passwords of this user; this one is not sent before {}, so \
+             that the user is not locked out",
+            at.format("%Y-%m-%dT%H:%M:%SZ")
+        ),
+    )
+    .advise("make sure that it is the right one")
+    .with_retry_after((at - now).to_std().ok())
+}
+
 #[cfg(test)]
 mod tests {
+    use std::future::{Ready, ready};
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::super::testing::gate;
@@ -206,16 +263,28 @@ mod tests {
         Fault::new(Class::Denied, Reason::CredentialRejected, "refused")
     }
 
+    fn nothing() -> Ready<Outcome<()>> {
+        ready(Ok(()))
+    }
+
+    async fn refused() -> Result<(), Refusal> {
+        tokio::task::yield_now().await;
+        Err(Refusal::Rejected(fault()))
+    }
+
+    fn accepted() -> Ready<Result<(), Refusal>> {
+        ready(Ok(()))
+    }
+
     #[tokio::test]
     async fn ten_logins_at_once_with_one_wrong_password_are_one() {
         let gate = gate();
-        let fingerprint = gate.fingerprint(&[b"ada", b"wrong"]);
+        let wrong = gate.login(&["ada"], b"wrong");
         let sent = AtomicUsize::new(0);
         let logins = (0..10).map(|_| {
-            gate.attempt(fingerprint, Stakes::LocksOut, async {
+            gate.attempt(wrong, Stakes::LocksOut, nothing(), async {
                 sent.fetch_add(1, Ordering::SeqCst);
-                tokio::task::yield_now().await;
-                Err::<(), _>(Refusal::Rejected(fault()))
+                refused().await
             })
         });
         let outcomes = futures::future::join_all(logins).await;
@@ -223,25 +292,83 @@ mod tests {
         for outcome in outcomes {
             assert_eq!(outcome.unwrap_err().reason, Reason::CredentialRejected);
         }
+        let right = gate.login(&["ada"], b"right");
+        let right = gate.attempt(right, Stakes::LocksOut, nothing(), accepted());
+        assert!(right.await.is_ok());
+    }
 
-        let other = gate.fingerprint(&[b"ada", b"right"]);
+    #[tokio::test]
+    async fn of_ten_wrong_passwords_of_one_user_two_are_sent() {
+        let gate = gate();
+        let sent = AtomicUsize::new(0);
+        let logins = (0..10_u8).map(|number| {
+            let login = gate.login(&["ada"], &[number]);
+            gate.attempt(login, Stakes::LocksOut, nothing(), async {
+                sent.fetch_add(1, Ordering::SeqCst);
+                refused().await
+            })
+        });
+        let outcomes = futures::future::join_all(logins).await;
+        assert_eq!(sent.load(Ordering::SeqCst), 2);
+        let told: Vec<_> = outcomes.into_iter().map(|outcome| outcome.unwrap_err()).collect();
+        let delayed: Vec<_> = told
+            .iter()
+            .filter(|fault| fault.reason == Reason::LoginDelayed)
+            .collect();
+        assert_eq!(delayed.len(), 8);
         assert!(
-            gate.attempt(other, Stakes::LocksOut, async { Ok(()) })
-                .await
-                .is_ok()
+            delayed[0]
+                .retry_after
+                .is_some_and(|wait| wait > Duration::from_mins(9))
         );
+        assert!(
+            delayed[0].message.contains("not sent before 20"),
+            "{}",
+            delayed[0]
+        );
+
+        let bob = gate.login(&["bob"], b"right");
+        let bob = gate.attempt(bob, Stakes::LocksOut, nothing(), accepted());
+        assert!(bob.await.is_ok(), "another user has a count of his own");
+    }
+
+    #[tokio::test]
+    async fn a_proven_password_passes_whatever_others_were_refused_and_ends_their_wait() {
+        let gate = gate();
+        let attempt = async |secret: &[u8], right: bool| {
+            let send = async { if right { accepted().await } else { refused().await } };
+            let login = gate.login(&["ada"], secret);
+            gate.attempt(login, Stakes::LocksOut, nothing(), send).await
+        };
+        attempt(b"right", true).await.unwrap();
+        for wrong in [b"1", b"2"] {
+            attempt(wrong, false).await.unwrap_err();
+        }
+        let delayed = attempt(b"new", true).await.unwrap_err();
+        assert_eq!(delayed.reason, Reason::LoginDelayed);
+        attempt(b"right", true).await.unwrap();
+        attempt(b"new", true).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_password_that_was_not_sent_counts_for_nothing() {
+        let gate = gate();
+        for number in 0..10_u8 {
+            let away = async { Err(fault()) };
+            let login = gate.login(&["ada"], &[number]);
+            let send = async { unreachable!("nothing is sent") };
+            let outcome: Outcome<()> = gate.attempt(login, Stakes::LocksOut, away, send).await;
+            assert_eq!(outcome.unwrap_err().reason, Reason::CredentialRejected);
+        }
     }
 
     #[tokio::test]
     async fn a_refused_application_credential_pauses_for_everybody_who_shares_it() {
         let gate = gate();
-        let fingerprint = gate.fingerprint(&[b"credential"]);
-        let refused = async { Err::<(), _>(Refusal::Rejected(fault())) };
-        let told = gate.attempt(fingerprint, Stakes::Harmless, refused).await;
+        let login = gate.login(&["credential"], b"secret");
+        let told = gate.attempt(login, Stakes::Harmless, nothing(), refused()).await;
         assert!(told.unwrap_err().retry_after.is_none());
-        let told = gate
-            .attempt(fingerprint, Stakes::Harmless, async { Ok(()) })
-            .await;
+        let told = gate.attempt(login, Stakes::Harmless, nothing(), accepted()).await;
         assert!(told.unwrap_err().retry_after.is_some());
     }
 
@@ -257,22 +384,31 @@ mod tests {
         }
     }
 
-    #[test]
-    fn lost_answers_slow_an_unproven_password_down_and_not_a_proven_one() {
-        let (mut caution, mut now) = (Caution::default(), Instant::now());
-        let mut sent = 0;
+    #[tokio::test(start_paused = true)]
+    async fn lost_answers_slow_an_unproven_password_down_and_not_a_proven_one() {
+        let gate = gate();
+        let login = gate.login(&["ada"], b"right");
+        let sent = AtomicUsize::new(0);
+        let lost = || async {
+            sent.fetch_add(1, Ordering::SeqCst);
+            Err::<(), _>(Refusal::Doubtful(fault()))
+        };
         for _ in 0..600 {
-            if caution.permit(now).is_ok() {
-                sent += 1;
-                caution.doubted(now, &fault());
-            }
-            now += Duration::from_secs(1);
+            let told = gate.attempt(login, Stakes::LocksOut, nothing(), lost()).await;
+            assert!(told.is_err());
+            tokio::time::advance(Duration::from_secs(1)).await;
         }
-        assert_eq!(sent, 4, "tries in ten minutes");
+        // The wall clock stands still here, so the wait after the second try does not end.
+        assert_eq!(sent.load(Ordering::SeqCst), 2, "each may have been a refusal");
 
-        caution.succeeded();
-        caution.doubted(now, &fault());
-        assert!(caution.permit(now).is_ok());
+        let login = gate.login(&["bob"], b"right");
+        let right = gate.attempt(login, Stakes::LocksOut, nothing(), accepted());
+        right.await.unwrap();
+        for _ in 0..5 {
+            let told = gate.attempt(login, Stakes::LocksOut, nothing(), lost()).await;
+            assert!(told.is_err());
+        }
+        assert_eq!(sent.load(Ordering::SeqCst), 7);
     }
 
     #[tokio::test]
@@ -280,8 +416,8 @@ mod tests {
         let gate = gate();
         for n in 0..100_u32 {
             let unjudged = async { Err::<(), _>(Refusal::Unjudged(fault())) };
-            let fingerprint = gate.fingerprint(&[&n.to_be_bytes()]);
-            let _ = gate.attempt(fingerprint, Stakes::LocksOut, unjudged).await;
+            let login = gate.login(&["ada"], &n.to_be_bytes());
+            let _ = gate.attempt(login, Stakes::Harmless, nothing(), unjudged).await;
         }
         assert!(gate.lanes.lock().unwrap().len() <= 1);
     }

@@ -21,6 +21,7 @@ mod snapshot;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -40,7 +41,9 @@ use self::listing::{Age, Listings};
 use self::lockout::LoginGate;
 use self::memory::{Generation, Memory};
 use self::session::Session;
+use self::tokens::Tokens;
 use self::wire::Entry;
+use super::pool::Pool;
 use super::{
     Absence, FindQuery, Found, Outcome, Payload, Place, Probe, ReadOutcome, Reading, RemoteRef,
     RemoteVersion, Store,
@@ -50,6 +53,12 @@ use super::{
 const AT_ONCE: usize = 8;
 /// How many secrets a search by tags may look at: Barbican cannot filter by them, so each costs a request.
 const MOST_TAG_READS: usize = 1_000;
+
+/// The sessions of a process: stores opened by it share what they can.
+pub struct BarbicanSessions {
+    tokens: Pool<Tokens>,
+    gate: Arc<LoginGate>,
+}
 
 /// One project of one Barbican, by one credential.
 pub struct BarbicanStore {
@@ -65,22 +74,33 @@ enum Resolved {
     Absent(Absence),
 }
 
-impl BarbicanStore {
-    /// Prepares the store; nothing is sent yet. All Barbican stores of a process must share one `gate`.
-    pub fn new(config: BarbicanConfig, gate: Arc<LoginGate>) -> Outcome<Self> {
+impl BarbicanSessions {
+    /// No sessions yet, and the gate that every login passes. A process has one of these.
+    #[must_use]
+    pub fn new(gate: Arc<LoginGate>) -> Self {
+        Self {
+            tokens: Pool::default(),
+            gate,
+        }
+    }
+
+    /// Prepares a store; nothing is sent yet. Stores with the same credential at the same Keystone share one token.
+    pub fn open(&self, config: BarbicanConfig) -> Outcome<BarbicanStore> {
         let limits = config.limits;
         let api = Arc::new(Api {
-            session: Session::new(config, gate)?,
+            session: Session::open(config, &self.tokens, &self.gate)?,
             payload_limit: limits.payload,
         });
-        Ok(Self {
+        Ok(BarbicanStore {
             listings: Listings::new(Arc::clone(&api), limits.listing_age),
             api,
             memory: Memory::default(),
             limits,
         })
     }
+}
 
+impl BarbicanStore {
     async fn probe_place(&self, place: &RemoteRef) -> Outcome<Probe> {
         if let Place::Container(id) = &place.place {
             only_newest(place)?;
@@ -281,8 +301,8 @@ impl Store for BarbicanStore {
         self.listings.forget();
     }
 
-    fn close(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.api.session.close())
+    fn close(&self) -> BoxFuture<'static, ()> {
+        self.api.session.close()
     }
 }
 

@@ -1,24 +1,23 @@
-//! One token for everything a store does: shared, renewed ahead of its end, replaced once when it is refused.
+//! A store's way to its Barbican: the endpoint that the catalog or the store names, by a token that stores with the
+//! same credential share.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
+use futures::future::BoxFuture;
 use http::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
-use keyward_core::fault::{Class, Fault};
-use keyward_core::reason::Reason;
-use keyward_core::secret::SecretBytes;
-use tokio::time::Instant;
+use keyward_core::fault::Fault;
 use url::Url;
 
-use super::catalog::renewal_margin;
 use super::classify::Answered;
 use super::config::{BarbicanConfig, Interface, barbican_root};
 use super::flight::Flight;
 use super::keystone::{AUTH_TOKEN, Keystone};
 use super::lockout::LoginGate;
+use super::tokens::{Token, Tokens};
 use super::wire::max_microversion;
 use crate::stores::Outcome;
+use crate::stores::pool::{Lease, Pool};
 use crate::stores::transport::{Request, Response, Transport, TransportOptions, credential_header};
 
 const MICROVERSION: HeaderName = HeaderName::from_static("openstack-api-version");
@@ -29,7 +28,10 @@ const MOST_CONNECTIONS: usize = 8;
 const LISTING_BYTES: usize = 4 << 20;
 
 /// A session with Barbican by way of Keystone.
-pub(super) struct Session(Arc<Shared>);
+pub(super) struct Session {
+    tokens: Lease<Tokens>,
+    way: Arc<Way>,
+}
 
 /// A read of Barbican.
 pub(super) struct Call<'a> {
@@ -43,31 +45,14 @@ pub(super) struct Call<'a> {
     pub(super) versioned: bool,
 }
 
-struct Shared {
-    keystone: Keystone,
-    gate: Arc<LoginGate>,
+/// How the endpoint is chosen, and the door to the one that was.
+struct Way {
     region: Option<String>,
     interface: Interface,
     endpoint: Option<Url>,
     options: TransportOptions,
-    state: Mutex<State>,
-    logins: Flight<Arc<Live>>,
-}
-
-#[derive(Default)]
-struct State {
-    live: Option<Arc<Live>>,
-    renew_at: Option<Instant>,
-    door: Option<Arc<Door>>,
-    second_try: SecondTry,
-    closed: bool,
-}
-
-/// A token and where it is good.
-struct Live {
-    token: SecretBytes,
-    expires_at: Instant,
-    door: Arc<Door>,
+    door: Mutex<Option<Arc<Door>>>,
+    openings: Flight<Arc<Door>>,
 }
 
 /// One Barbican endpoint.
@@ -79,7 +64,9 @@ struct Door {
 }
 
 impl Session {
-    pub(super) fn new(config: BarbicanConfig, gate: Arc<LoginGate>) -> Outcome<Self> {
+    /// Checks the configuration; nothing is sent yet. Configurations with the same credential at the same Keystone
+    /// share their tokens, whichever Barbican they lead to.
+    pub(super) fn open(config: BarbicanConfig, pool: &Pool<Tokens>, gate: &Arc<LoginGate>) -> Outcome<Self> {
         let BarbicanConfig {
             auth_url,
             auth,
@@ -90,101 +77,86 @@ impl Session {
             limits,
         } = config;
         let keystone = Keystone::new(&auth_url, auth, &transport)?;
+        let digest = pool.digest(&keystone.session_key(&transport));
         // The name belongs to Keystone's host.
         transport.server_name = None;
         transport.connections = transport.connections.min(MOST_CONNECTIONS);
         transport.max_body = LISTING_BYTES.max(limits.payload.saturating_add(1));
-        Ok(Self(Arc::new(Shared {
-            keystone,
-            gate,
+        let way = Way {
             region,
             interface,
             endpoint: endpoint.as_ref().map(barbican_root).transpose()?,
             options: transport,
-            state: Mutex::default(),
-            logins: Flight::default(),
-        })))
+            door: Mutex::default(),
+            openings: Flight::default(),
+        };
+        let tokens = pool.join(digest, || Tokens::new(keystone, Arc::clone(gate)));
+        tokens.session()?.joined();
+        Ok(Self {
+            tokens,
+            way: Arc::new(way),
+        })
     }
 
     /// Sends a read. A refused token is replaced once; a second refusal means that rights are missing.
     pub(super) async fn get(&self, call: &Call<'_>) -> Outcome<Response> {
-        let live = self.live().await?;
-        let answer = live.get(call).await?;
+        let tokens = self.tokens.session()?;
+        let (token, door) = self.enter(tokens).await?;
+        let answer = door.get(&token, call).await?;
         if answer.status != StatusCode::UNAUTHORIZED {
             return Ok(answer);
         }
         let denied = |answer: &Response| Err(Answered::by("Barbican", call.tried, answer).fault());
-        if !self.0.retire(&live) {
+        if !tokens.retire(&token, &door.root) {
             return denied(&answer);
         }
-        let answer = self.live().await?.get(call).await?;
+        let (token, door) = self.enter(tokens).await?;
+        let answer = door.get(&token, call).await?;
         let refused = answer.status == StatusCode::UNAUTHORIZED;
-        self.0.state().second_try.ended(refused, Instant::now());
+        tokens.tried_again(&door.root, refused);
         if refused { denied(&answer) } else { Ok(answer) }
     }
 
-    /// Ends the session and gives its token back.
-    pub(super) async fn close(&self) {
-        let live = {
-            let mut state = self.0.state();
-            state.closed = true;
-            state.live.take()
-        };
-        if let Some(live) = live {
-            self.0.give_back(&live).await;
+    async fn enter(&self, tokens: &Tokens) -> Outcome<(Arc<Token>, Arc<Door>)> {
+        let token = tokens.live().await?;
+        match self.way.door(&token).await {
+            Ok(door) => Ok((token, door)),
+            Err(fault) => {
+                tokens.led_nowhere(&token);
+                Err(fault)
+            }
         }
     }
 
-    async fn live(&self) -> Outcome<Arc<Live>> {
-        if let Some(live) = self.0.state().fresh(Instant::now())? {
-            return Ok(live);
-        }
-        let shared = Arc::clone(&self.0);
-        let outcome = self.0.logins.join(|| async move { shared.log_in().await }).await;
-        // While Keystone is away, what is left of the old token's life is used.
-        outcome.or_else(|fault| self.0.state().make_do(Instant::now()).ok_or(fault))
+    /// Leaves at once. The future gives the token back, if nobody else uses it.
+    pub(super) fn close(&self) -> BoxFuture<'static, ()> {
+        let last = self.tokens.leave();
+        Box::pin(async move {
+            if let Some(tokens) = last {
+                tokens.close().await;
+            }
+        })
     }
 }
 
-impl Shared {
-    async fn log_in(&self) -> Outcome<Arc<Live>> {
-        // Whoever missed the last run by a moment comes here with a fresh token already there.
-        if let Some(live) = self.state().fresh(Instant::now())? {
-            return Ok(live);
-        }
-        let asked_at = Instant::now();
-        let login = self.keystone.log_in(&self.gate).await?;
+impl Way {
+    /// The door to the endpoint that a token is for: the one there is, with its open connections, or a new one.
+    async fn door(self: &Arc<Self>, token: &Token) -> Outcome<Arc<Door>> {
         let root = if let Some(root) = &self.endpoint {
             root.clone()
         } else {
-            barbican_root(&login.grant.key_manager(self.region.as_deref(), self.interface)?)?
+            barbican_root(&token.grant.key_manager(self.region.as_deref(), self.interface)?)?
         };
-        let lifetime = login.grant.lifetime;
-        let live = Arc::new(Live {
-            token: login.token,
-            expires_at: asked_at + lifetime,
-            door: self.door(root).await?,
-        });
-        let closed = {
-            let mut state = self.state();
-            if !state.closed {
-                state.door = Some(Arc::clone(&live.door));
-                state.live = Some(Arc::clone(&live));
-                state.renew_at = Some(asked_at + lifetime - renewal_margin(lifetime));
-            }
-            state.closed
-        };
-        if closed {
-            self.give_back(&live).await;
-            return Err(closed_session());
+        if let Some(door) = self.open_door(&root) {
+            return Ok(door);
         }
-        Ok(live)
+        let way = Arc::clone(self);
+        self.openings.join(|| async move { way.open(root).await }).await
     }
 
-    /// The door to `root`: the one there is, with its open connections, or a new one.
-    async fn door(&self, root: Url) -> Outcome<Arc<Door>> {
-        if let Some(door) = self.state().door.as_ref().filter(|door| door.root == root) {
-            return Ok(Arc::clone(door));
+    async fn open(&self, root: Url) -> Outcome<Arc<Door>> {
+        if let Some(door) = self.open_door(&root) {
+            return Ok(door);
         }
         let transport = Transport::new(&root, &self.options).map_err(|fault| Fault {
             // Most often it comes from the catalog, where the user has not seen it.
@@ -196,63 +168,30 @@ impl Shared {
             ..fault
         })?;
         let microversion = discover(&transport).await?;
-        Ok(Arc::new(Door {
+        let door = Arc::new(Door {
             root,
             transport,
             microversion,
-        }))
+        });
+        *self.current() = Some(Arc::clone(&door));
+        Ok(door)
     }
 
-    /// Drops a refused token; `false` where a new one would be refused just the same.
-    fn retire(&self, refused: &Arc<Live>) -> bool {
-        let mut state = self.state();
-        let current = state.live.as_ref().is_some_and(|live| Arc::ptr_eq(live, refused));
-        if !current {
-            // Somebody else has replaced it meanwhile.
-            return true;
-        }
-        let allowed = state.second_try.allowed(Instant::now());
-        if allowed {
-            state.live = None;
-        }
-        allowed
+    fn open_door(&self, root: &Url) -> Option<Arc<Door>> {
+        self.current().as_ref().filter(|door| door.root == *root).cloned()
     }
 
-    async fn give_back(&self, live: &Live) {
-        if let Err(fault) = self.keystone.revoke(&live.token).await {
-            tracing::debug!(%fault, "a Keystone token was not revoked and ends by itself");
-        }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn current(&self) -> MutexGuard<'_, Option<Arc<Door>>> {
+        self.door.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    fn fresh(&self, now: Instant) -> Outcome<Option<Arc<Live>>> {
-        if self.closed {
-            return Err(closed_session());
-        }
-        let in_time = self.renew_at.is_some_and(|renew_at| now < renew_at);
-        Ok(self.live.as_ref().filter(|_| in_time).cloned())
-    }
-
-    /// The old token, if it still lives, and a moment's rest before the next try to renew it.
-    fn make_do(&mut self, now: Instant) -> Option<Arc<Live>> {
-        let live = self.live.clone().filter(|live| now < live.expires_at)?;
-        let rest = (live.expires_at - now) / 4;
-        self.renew_at = Some(now + rest.min(Duration::from_secs(10)));
-        Some(live)
-    }
-}
-
-impl Live {
-    async fn get(&self, call: &Call<'_>) -> Outcome<Response> {
+impl Door {
+    async fn get(&self, token: &Token, call: &Call<'_>) -> Outcome<Response> {
         let mut headers = HeaderMap::new();
-        headers.insert(AUTH_TOKEN, credential_header(self.token.expose())?);
+        headers.insert(AUTH_TOKEN, credential_header(token.secret.expose())?);
         headers.insert(ACCEPT, HeaderValue::from_static(call.accept));
-        if let Some(version) = self.door.microversion.as_ref().filter(|_| call.versioned) {
+        if let Some(version) = self.microversion.as_ref().filter(|_| call.versioned) {
             headers.insert(MICROVERSION, version.clone());
         }
         let request = Request {
@@ -261,33 +200,7 @@ impl Live {
             headers,
             body: None,
         };
-        self.door.transport.send(request).await
-    }
-}
-
-/// Whether a refused token may be replaced by a login. Where a login has just not helped, the refusal is about
-/// rights, and repeating it for each object would be a flood of logins.
-#[derive(Debug, Default)]
-struct SecondTry {
-    not_before: Option<Instant>,
-    wait: Duration,
-}
-
-impl SecondTry {
-    const FIRST_WAIT: Duration = Duration::from_secs(30);
-    const LONGEST_WAIT: Duration = Duration::from_mins(10);
-
-    fn allowed(&self, now: Instant) -> bool {
-        self.not_before.is_none_or(|not_before| now >= not_before)
-    }
-
-    fn ended(&mut self, refused: bool, now: Instant) {
-        if !refused {
-            *self = Self::default();
-        } else if self.allowed(now) {
-            self.wait = (self.wait * 2).clamp(Self::FIRST_WAIT, Self::LONGEST_WAIT);
-            self.not_before = Some(now + self.wait);
-        }
+        self.transport.send(request).await
     }
 }
 
@@ -307,38 +220,4 @@ async fn discover(transport: &Transport) -> Outcome<Option<HeaderValue>> {
         return Err(Answered::by("Barbican", "asking for its version", &answer).fault());
     }
     Ok(max_microversion(answer.body.expose()).map(HeaderValue::from_static))
-}
-
-fn closed_session() -> Fault {
-    Fault::new(
-        Class::Transient,
-        Reason::StoreNotReady,
-        "the session with the store has ended",
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn logins_that_do_not_help_become_rare() {
-        let mut second_try = SecondTry::default();
-        let (mut logins, mut now) = (0, Instant::now());
-        for _ in 0..3600 {
-            if second_try.allowed(now) {
-                logins += 1;
-                second_try.ended(true, now);
-                // Others with the same refusal do not add to the wait.
-                second_try.ended(true, now);
-            }
-            now += Duration::from_secs(1);
-        }
-        assert_eq!(
-            logins, 10,
-            "at 0, 30, 90, 210, 450 and 930 s, and every ten minutes after"
-        );
-        second_try.ended(false, now);
-        assert!(second_try.allowed(now));
-    }
 }

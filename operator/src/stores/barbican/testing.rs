@@ -1,19 +1,20 @@
 //! A stand-in for Keystone and Barbican, for the faults that real ones cannot be made to show.
 
-use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 use keyward_core::address::AddressPolicy;
+use keyward_core::logins::{Known, Login, Logins, Step};
 use keyward_core::sync::fingerprint::{FingerprintKey, KEY_BYTES};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::BarbicanStore;
 use super::config::{
     BarbicanConfig, CredentialRef, DomainRef, Interface, KeystoneAuth, Limits, ProjectRef, UserRef,
 };
-use super::lockout::{CredentialFingerprint, LoginGate, RejectedCredentials};
+use super::lockout::{LoginGate, LoginMemory};
+use super::{BarbicanSessions, BarbicanStore};
 use crate::stores::transport::TransportOptions;
 use crate::stores::transport::stand_in::{Answer, Seen, StandIn};
 
@@ -23,16 +24,16 @@ pub(super) const REGION: &str = "north";
 
 /// Remembers for as long as the process lives.
 #[derive(Debug, Default)]
-pub(super) struct RejectedInMemory(Mutex<HashSet<CredentialFingerprint>>);
+pub(super) struct InMemory(Mutex<Logins>);
 
-impl RejectedCredentials for RejectedInMemory {
-    fn is_rejected(&self, fingerprint: &CredentialFingerprint) -> bool {
-        self.0.lock().unwrap().contains(fingerprint)
+impl LoginMemory for InMemory {
+    fn known(&self, login: &Login, now: DateTime<Utc>) -> Known {
+        self.0.lock().unwrap().known(login, now)
     }
 
-    fn remember(&self, fingerprint: CredentialFingerprint) -> BoxFuture<'_, ()> {
+    fn note(&self, login: Login, step: Step, now: DateTime<Utc>) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            self.0.lock().unwrap().insert(fingerprint);
+            self.0.lock().unwrap().note(&login, step, now);
         })
     }
 }
@@ -134,7 +135,8 @@ impl Cloud {
     }
 
     pub(super) fn store(&self) -> BarbicanStore {
-        BarbicanStore::new(self.config(password(CANARY)), gate())
+        BarbicanSessions::new(gate())
+            .open(self.config(password(CANARY)))
             .ok()
             .unwrap()
     }
@@ -209,7 +211,7 @@ pub(super) fn credential(secret: &str) -> KeystoneAuth {
 
 pub(super) fn gate() -> Arc<LoginGate> {
     Arc::new(LoginGate::new(
-        Arc::new(RejectedInMemory::default()),
+        Arc::new(InMemory::default()),
         Arc::new(FingerprintKey::from_bytes(&[7; KEY_BYTES]).unwrap()),
     ))
 }

@@ -27,6 +27,7 @@ use tokio::sync::Semaphore;
 use url::Url;
 
 use super::Outcome;
+use super::pool::SessionKey;
 
 /// How to reach one server.
 pub struct TransportOptions {
@@ -120,6 +121,30 @@ impl TransportOptions {
             max_body: 4 << 20,
             connections: 32,
         }
+    }
+
+    /// Adds everything that decides whom is trusted and what is shown to him. The rules about addresses, deadlines
+    /// and sizes are the same for every store of a process.
+    pub(super) fn mark<'a>(&'a self, key: &mut SessionKey<'a>) {
+        let Self {
+            ca_pem,
+            server_name,
+            verify,
+            identity,
+            plain_http_allowed,
+            addresses: _,
+            connect_timeout: _,
+            deadline: _,
+            max_body: _,
+            connections: _,
+        } = self;
+        key.may_be(ca_pem.as_deref());
+        key.may_be(server_name.as_deref().map(str::as_bytes));
+        key.flag(*verify);
+        key.flag(*plain_http_allowed);
+        let identity = identity.as_ref();
+        key.may_be(identity.map(|identity| &*identity.certificate_pem));
+        key.may_be(identity.map(|identity| identity.key_pem.expose()));
     }
 }
 

@@ -9,6 +9,8 @@ use keyward_core::secret::SecretBytes;
 use url::Url;
 
 use super::kv::check_path;
+use crate::stores::pool::SessionKey;
+use crate::stores::refusal::Repeat;
 use crate::stores::transport::TransportOptions;
 use crate::stores::{JwtSource, Outcome};
 
@@ -91,6 +93,33 @@ pub enum VaultAuth {
     },
 }
 
+impl VaultConfig {
+    /// Everything that decides where, as whom and over which trust a login happens. What is read afterwards is no
+    /// part of it.
+    pub(super) fn session_key(&self) -> SessionKey<'_> {
+        let Self {
+            address,
+            namespace,
+            login_namespace,
+            mount: _,
+            kv_version: _,
+            transport,
+            auth,
+        } = self;
+        let mut key = SessionKey::default();
+        key.texts([address.as_str().trim_end_matches('/')]);
+        key.may_be(
+            login_namespace
+                .as_ref()
+                .or(namespace.as_ref())
+                .map(String::as_bytes),
+        );
+        transport.mark(&mut key);
+        auth.mark(&mut key);
+        key
+    }
+}
+
 impl VaultAuth {
     /// The method's name, for messages.
     #[must_use]
@@ -127,9 +156,53 @@ impl VaultAuth {
         }
     }
 
-    /// Whether each login presents something new, so that a refusal of one says little about the next.
-    pub(super) fn is_minted(&self) -> bool {
-        matches!(self, Self::Kubernetes { .. } | Self::Jwt { .. })
+    /// Whether a refused login is worth repeating: what was missing may have been put right at the server. Vault
+    /// counts the failures of users and roles and locks them out after a few.
+    pub(super) fn repeat(&self) -> Repeat {
+        match self {
+            Self::Kubernetes { .. } | Self::Jwt { .. } | Self::Cert { .. } | Self::Token(_) => {
+                Repeat::Harmless
+            }
+            Self::AppRole { .. } | Self::Userpass { .. } => Repeat::Never,
+        }
+    }
+
+    /// Adds everything that decides as whom a login happens.
+    fn mark<'a>(&'a self, key: &mut SessionKey<'a>) {
+        key.texts([self.method()]);
+        match self {
+            Self::Kubernetes { mount, role, jwt } => {
+                key.texts([mount.as_str(), role]);
+                key.parts(jwt.identity());
+            }
+            Self::AppRole {
+                mount,
+                role_id,
+                secret_id,
+            } => {
+                key.texts([mount.as_str(), role_id]);
+                key.is(secret_id.expose());
+            }
+            Self::Token(token) => key.is(token.expose()),
+            Self::Jwt { mount, role, jwt } => {
+                key.texts([mount.as_str()]);
+                key.may_be(role.as_deref().map(str::as_bytes));
+                key.parts(jwt.identity());
+            }
+            Self::Userpass {
+                mount,
+                username,
+                password,
+            } => {
+                key.texts([mount.as_str(), username]);
+                key.is(password.expose());
+            }
+            // The certificate is part of the transport.
+            Self::Cert { mount, role } => {
+                key.texts([mount.as_str()]);
+                key.may_be(role.as_deref().map(str::as_bytes));
+            }
+        }
     }
 }
 

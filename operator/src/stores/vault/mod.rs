@@ -1,4 +1,4 @@
-//! The door to Vault and OpenBao: KV version 1 and 2, six ways to log in, one session per store.
+//! The door to Vault and OpenBao: KV version 1 and 2, six ways to log in, one session per credential.
 //!
 //! The client library serves as vocabulary: its typed requests and answers travel over our own transport
 //! (`wire`), because its executor keeps bodies in errors, prints tokens and follows its own rules for TLS.
@@ -32,18 +32,26 @@ use self::find::Finder;
 use self::kv::Mount;
 use self::session::Session;
 use self::wire::{Caller, Wire, namespace_header};
+use super::pool::Pool;
 use super::transport::Transport;
 use super::{FindQuery, Found, Outcome, Place, Probe, ReadOutcome, RemoteRef, Store};
 
-/// One KV mount with one session.
+/// The sessions of a process: stores opened by one of these share what they can.
+#[derive(Default)]
+pub struct VaultSessions(Pool<Session>);
+
+/// One KV mount with its share of a session.
 pub struct VaultStore {
     mount: Mount,
     finder: Finder,
 }
 
-impl VaultStore {
-    /// Checks the configuration; nothing is sent yet.
-    pub fn new(config: VaultConfig) -> Outcome<Self> {
+impl VaultSessions {
+    /// Checks the configuration; nothing is sent yet. Stores with the same credential at the same server share one
+    /// session.
+    pub fn open(&self, config: VaultConfig) -> Outcome<VaultStore> {
+        config.auth.check()?;
+        let digest = self.0.digest(&config.session_key());
         let VaultConfig {
             address,
             namespace,
@@ -53,24 +61,34 @@ impl VaultStore {
             transport,
             auth,
         } = config;
-        auth.check()?;
         let namespace = namespace.as_deref().map(namespace_header).transpose()?;
         let login_namespace = login_namespace.as_deref().map(namespace_header).transpose()?;
         let wire = Arc::new(Wire::new(Transport::new(&address, &transport)?));
-        let session = Session::new(
-            Arc::clone(&wire),
-            auth,
-            login_namespace.or_else(|| namespace.clone()),
-        );
+        // Only logins, renewals and look-ups of a shared session go over the wire of the store that came first.
+        let session = self.0.join(digest, || {
+            Session::new(
+                Arc::clone(&wire),
+                auth,
+                login_namespace.or_else(|| namespace.clone()),
+            )
+        });
+        session.session()?.joined();
         let client = Client {
             wire,
             session,
             namespace,
         };
-        Ok(Self {
+        Ok(VaultStore {
             mount: Mount::new(client, &mount, kv_version)?,
             finder: Finder::new(),
         })
+    }
+}
+
+impl VaultStore {
+    /// A store with a session of its own, as [`VaultSessions::open`].
+    pub fn new(config: VaultConfig) -> Outcome<Self> {
+        VaultSessions::default().open(config)
     }
 
     /// Shows that the server answers and is unsealed. The server neither asks for a token here nor writes an
@@ -115,13 +133,18 @@ impl Store for VaultStore {
     fn check(&self) -> BoxFuture<'_, Outcome<()>> {
         Box::pin(async move {
             self.health().await?;
-            self.mount.client.session.pass().await?;
+            self.mount.client.session.session()?.pass().await?;
             self.mount.check().await
         })
     }
 
-    fn close(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.mount.client.session.close())
+    fn close(&self) -> BoxFuture<'static, ()> {
+        let last = self.mount.client.session.leave();
+        Box::pin(async move {
+            if let Some(session) = last {
+                session.close().await;
+            }
+        })
     }
 }
 

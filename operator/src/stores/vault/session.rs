@@ -1,12 +1,12 @@
-//! One session per credential: a login made once for everybody who waits for it, a token renewed before it ends,
-//! made anew once when it is found dead, and revoked at the end. A rejected credential is remembered.
+//! One session per credential, whichever stores use it: a login made once for everybody who waits for it, a token
+//! renewed before it ends, made anew once when it is found dead, and revoked at the end. A rejected credential is
+//! remembered.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex as Lock, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use http::StatusCode;
 use http::header::HeaderValue;
-use keyward_core::fault::{Class, Fault};
 use keyward_core::reason::Reason;
 use keyward_core::secret::SecretBytes;
 use tokio::sync::Mutex;
@@ -21,15 +21,13 @@ use super::endpoints::LookUpSelf;
 use super::login::{self, Grant};
 use super::wire::{Caller, Wire};
 use crate::stores::Outcome;
+use crate::stores::pool::ended;
+use crate::stores::refusal::Refusals;
 use crate::stores::transport::Response;
 
 /// How long a token that was seen alive is believed to be when a call is denied. Many objects may be denied at
 /// once, and each look-up is a request.
 const TRUST: Duration = Duration::from_mins(1);
-
-/// How long a refused login with a minted token is not repeated. The next one presents another token, and what
-/// was missing may have been put right at the server.
-const PAUSE: Duration = Duration::from_secs(30);
 
 /// A token that leaves less than this between two attempts to renew it is let go.
 const SHORTEST_WAIT: Duration = Duration::from_millis(250);
@@ -52,6 +50,7 @@ pub(super) struct Session {
     namespace: Option<HeaderValue>,
     gate: Mutex<Gate>,
     logins: Attempts,
+    refusals: Lock<Refusals>,
 }
 
 /// Held while somebody logs in; everybody else waits.
@@ -63,7 +62,6 @@ struct Gate {
 enum State {
     Out,
     In(Live),
-    Rejected { fault: Fault, until: Option<Instant> },
     Closed,
 }
 
@@ -75,8 +73,8 @@ struct Live {
 }
 
 impl Session {
-    pub(super) fn new(wire: Arc<Wire>, auth: VaultAuth, namespace: Option<HeaderValue>) -> Arc<Self> {
-        Arc::new(Self {
+    pub(super) fn new(wire: Arc<Wire>, auth: VaultAuth, namespace: Option<HeaderValue>) -> Self {
+        Self {
             wire,
             auth,
             namespace,
@@ -85,7 +83,13 @@ impl Session {
                 renewal: None,
             }),
             logins: Attempts::default(),
-        })
+            refusals: Lock::default(),
+        }
+    }
+
+    /// Notes that a store begins to use this session.
+    pub(super) fn joined(&self) {
+        self.refusals().joined();
     }
 
     /// A live token; logs in if need be.
@@ -94,15 +98,13 @@ impl Session {
         let mut gate = self.gate.lock().await;
         match &gate.state {
             State::In(live) if !live.is_over() => return Ok(live.pass.clone()),
-            State::Rejected { fault, until } if until.is_none_or(|until| Instant::now() < until) => {
-                return Err(fault.clone());
-            }
-            State::Closed => return Err(closed()),
+            State::Closed => return Err(ended()),
             _ => {}
         }
         if let Some(fault) = self.logins.failed_since(before) {
             return Err(fault);
         }
+        self.refusals().permit(Instant::now())?;
         self.log_in(&mut gate).await
     }
 
@@ -131,12 +133,9 @@ impl Session {
             }
         }
         if matches!(self.auth, VaultAuth::Token(_)) {
+            gate.state = State::Out;
             let fault = rejected("the token has ended or was revoked".to_owned());
-            gate.state = State::Rejected {
-                fault: fault.clone(),
-                until: None,
-            };
-            return Err(fault);
+            return Err(self.refusals().note(fault, self.auth.repeat(), Instant::now()));
         }
         gate.state = State::Out;
         self.log_in(&mut gate).await.map(Some)
@@ -186,6 +185,7 @@ impl Session {
             namespace: self.namespace.as_ref(),
         };
         let outcome = login::log_in(&self.wire, &self.auth, caller).await;
+        let outcome = self.judged(outcome);
         let id = self.logins.note(&outcome);
         gate.state = State::Out;
         match outcome {
@@ -199,15 +199,22 @@ impl Session {
                 gate.state = State::In(live);
                 Ok(pass)
             }
-            Err(fault) => {
-                if fault.reason == Reason::CredentialRejected {
-                    gate.state = State::Rejected {
-                        fault: fault.clone(),
-                        until: self.auth.is_minted().then(|| Instant::now() + PAUSE),
-                    };
-                }
-                Err(fault)
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// Remembers whether a login was refused.
+    fn judged(&self, outcome: Outcome<Grant>) -> Outcome<Grant> {
+        let mut refusals = self.refusals();
+        match outcome {
+            Ok(grant) => {
+                refusals.forget();
+                Ok(grant)
             }
+            Err(fault) if fault.reason == Reason::CredentialRejected => {
+                Err(refusals.note(fault, self.auth.repeat(), Instant::now()))
+            }
+            Err(fault) => Err(fault),
         }
     }
 
@@ -244,6 +251,10 @@ impl Session {
             }
             Err(_) => None,
         }
+    }
+
+    fn refusals(&self) -> MutexGuard<'_, Refusals> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn caller<'a>(&'a self, pass: &'a Pass) -> Caller<'a> {
@@ -298,12 +309,4 @@ async fn keep_alive(session: Weak<Session>, id: u64, full: Duration) {
 /// A token about to end would end on the way.
 fn usable_until(ttl: Duration) -> Instant {
     Instant::now() + ttl.saturating_sub((ttl / 10).min(Duration::from_secs(5)))
-}
-
-fn closed() -> Fault {
-    Fault::new(
-        Class::Transient,
-        Reason::StoreUnavailable,
-        "the session with the store has been closed",
-    )
 }

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use keyward_crds::SecretStore;
 use keyward_tests::harness::{Case, Suite};
 use keyward_tests::operator::{Operator, Settings};
 use keyward_tests::rig::openstack::{CredentialTerms, NewSecret, Options, Service, What};
 use keyward_tests::rig::poll;
 use keyward_tests::rig::tls::Authority;
+use kube::api::{Api, DeleteParams};
 use serde_json::json;
 
 use super::Cloud;
@@ -19,6 +21,7 @@ pub(super) fn register(suite: &mut Suite) {
         each_way_of_logging_in_to_keystone_works,
         a_wrong_credential_of_keystone_is_said_and_a_corrected_one_taken_up_at_once,
         barbican_is_found_by_region_interface_override_and_ca,
+        stores_with_one_credential_share_a_token_and_give_it_back_once,
         stores_that_share_a_bad_password_cause_one_failed_login,
         a_short_token_is_renewed,
     );
@@ -193,6 +196,79 @@ async fn barbican_is_found_by_region_interface_override_and_ca(case: Case) -> Re
     ensure!(message.contains(cloud.servers.region()), "{message}");
     for (name, _) in &bad {
         ensure!(scene.values(name).await?.is_none(), "{name}");
+    }
+    Ok(())
+}
+
+async fn stores_with_one_credential_share_a_token_and_give_it_back_once(case: Case) -> Result<()> {
+    let cloud = Cloud::new(&case).await?;
+    let (scene, tenant) = (&cloud.scene, &cloud.tenant);
+    tenant
+        .key_manager()
+        .store(&NewSecret::named("db"), b"first")
+        .await?;
+    let credential = tenant.application_credential(&CredentialTerms::default()).await?;
+    let by_credential = |secret: &str| {
+        cloud.spec(&json!({"applicationCredential": {
+            "id": credential.id, "secretRef": {"name": secret, "key": "key"},
+        }}))
+    };
+    let mut elsewhere = by_credential("c2");
+    // Keystone does not care where Barbican is found.
+    elsewhere["barbican"]["endpointOverride"] = cloud.servers.key_manager_url().into();
+    let stores = [
+        ("c0", &credential.secret, by_credential("c0")),
+        ("c1", &credential.secret, by_credential("c1")),
+        ("c2", &credential.secret, elsewhere),
+        ("p0", &tenant.password, cloud.by_password("p0")),
+        ("p1", &tenant.password, cloud.by_password("p1")),
+        ("p2", &tenant.password, cloud.by_password("p2")),
+    ];
+    for (name, secret, spec) in &stores {
+        // Each has a Secret of its own, with the same credential.
+        scene
+            .credential(name, &json!({"key": secret, "password": secret}))
+            .await?;
+        scene.store(name, spec).await?;
+        let source = json!({"storeRef": {"name": name}, "name": "db", "key": "password"});
+        let target = json!({"sources": [source], "target": {"name": format!("{name}-copy")}});
+        scene.synced(name, &target).await?;
+    }
+    let log = cloud.servers.access_log(Service::Keystone);
+    let mark = log.mark()?;
+    let _operator = scene.operator().await?;
+    for (name, ..) in &stores {
+        scene
+            .holds(&format!("{name}-copy"), &[("password", "first")])
+            .await
+            .with_context(|| (*name).to_owned())?;
+        scene.store_reason(name, "StoreReady").await?;
+    }
+    for who in [&credential.id, &tenant.user] {
+        assert_eq!(log.logins(mark, who)?.len(), 1, "three stores, one credential");
+    }
+    let given_back = || -> Result<usize> {
+        let requests = log.since(mark)?;
+        let revocations = requests.iter().filter(|request| {
+            request.method == "DELETE"
+                && request.path.ends_with("/auth/tokens")
+                && request.is_of(&tenant.project_id)
+        });
+        Ok(revocations.count())
+    };
+    // The last to go gives it back.
+    let objects: Api<SecretStore> = scene.api();
+    for (number, rest) in stores.chunks(3).enumerate() {
+        for (name, ..) in &rest[1..] {
+            objects.delete(name, &DeleteParams::default()).await?;
+            scene.reason(name, "StoreNotFound").await?;
+        }
+        assert_eq!(given_back()?, number);
+        objects.delete(rest[0].0, &DeleteParams::default()).await?;
+        poll::until("a token given back", SOON, || async {
+            given_back().is_ok_and(|count| count == number + 1)
+        })
+        .await?;
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Barbican through the operator, on the real Keystone and Barbican.
 
+mod lockout;
 mod logins;
 mod values;
 
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 use crate::scene::Scene;
 
 pub(super) fn register(suite: &mut Suite) {
+    lockout::register(suite);
     logins::register(suite);
     values::register(suite);
 }

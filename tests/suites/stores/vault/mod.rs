@@ -88,4 +88,8 @@ impl JwtSource for Fixed {
     fn mint(&self) -> BoxFuture<'_, Outcome<SecretBytes>> {
         Box::pin(async { Ok(self.0.as_str().into()) })
     }
+
+    fn identity(&self) -> Vec<&[u8]> {
+        vec![self.0.as_bytes()]
+    }
 }

@@ -1,5 +1,6 @@
 //! Tokens and credentials.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,10 +9,14 @@ use keyward_core::fault::{Class, Fault};
 use keyward_core::reason::Reason;
 use serde_json::json;
 
-use super::super::BarbicanStore;
-use super::super::config::{KeystoneAuth, ProjectRef};
+use super::super::config::{KeystoneAuth, ProjectRef, UserRef};
+use super::super::keystone::Keystone;
 use super::super::testing::{Secret, credential, gate, password};
+use super::super::tokens::Tokens;
+use super::super::{BarbicanSessions, BarbicanStore};
 use super::*;
+use crate::stores::pool::Pool;
+use crate::stores::transport::TransportOptions;
 use crate::stores::transport::stand_in::Answer;
 
 async fn cloud() -> Cloud {
@@ -40,11 +45,105 @@ async fn many_calls_at_once_share_one_login() {
 #[tokio::test]
 async fn an_application_credential_logs_in_with_one_call() {
     let cloud = cloud().await;
-    let store = BarbicanStore::new(cloud.config(credential(CANARY)), gate())
+    let store = BarbicanSessions::new(gate())
+        .open(cloud.config(credential(CANARY)))
         .ok()
         .unwrap();
     store.check().await.unwrap();
     assert_eq!(cloud.keystone.count("POST", "/v3/auth/tokens"), 1);
+}
+
+#[tokio::test]
+async fn stores_with_one_credential_share_a_token_and_the_last_to_close_gives_it_back() {
+    let cloud = cloud().await;
+    let sessions = BarbicanSessions::new(gate());
+    let stores: Vec<_> = (0..3)
+        .map(|number| {
+            let mut config = cloud.config(password(CANARY));
+            match number {
+                1 => config.auth_url.set_path("/v3/"),
+                // Where Barbican is found does not matter to Keystone.
+                2 => config.endpoint = Some(cloud.barbican.url()),
+                _ => {}
+            }
+            sessions.open(config).ok().unwrap()
+        })
+        .collect();
+    for outcome in join_all(stores.iter().map(Store::check)).await {
+        outcome.unwrap();
+    }
+    assert_eq!((cloud.logins(), cloud.state().tokens.len()), (1, 1));
+    for store in &stores[1..] {
+        store.close().await;
+        assert!(store.check().await.is_err());
+    }
+    stores[0].check().await.unwrap();
+    assert_eq!((cloud.logins(), cloud.state().tokens.len()), (1, 1));
+    stores[0].close().await;
+    assert!(cloud.state().tokens.is_empty());
+}
+
+#[tokio::test]
+async fn another_project_user_secret_keystone_or_trust_is_another_session() {
+    let cloud = cloud().await;
+    let user = |name: &str, project: &str| KeystoneAuth::Password {
+        user: UserRef::Id(name.into()),
+        password: CANARY.into(),
+        project: ProjectRef::Id(project.into()),
+    };
+    let mut elsewhere = cloud.config(user("ada", "web"));
+    elsewhere.auth_url.set_path("/identity");
+    let mut trusting = cloud.config(user("ada", "web"));
+    trusting.transport.verify = false;
+    let mut other_ca = cloud.config(user("ada", "web"));
+    other_ca.transport.ca_pem = Some(Vec::new());
+    let configs = [
+        cloud.config(user("ada", "web")),
+        cloud.config(user("ada", "api")),
+        cloud.config(user("bob", "web")),
+        cloud.config(password(CANARY)),
+        cloud.config(password("other")),
+        cloud.config(credential(CANARY)),
+        elsewhere,
+        trusting,
+        other_ca,
+    ];
+    let pool: Pool<Tokens> = Pool::default();
+    let digests: HashSet<_> = configs
+        .into_iter()
+        .map(|config| {
+            let usable = TransportOptions {
+                plain_http_allowed: true,
+                ..TransportOptions::new(Arc::clone(&config.transport.addresses))
+            };
+            let keystone = Keystone::new(&config.auth_url, config.auth, &usable)
+                .ok()
+                .unwrap();
+            pool.digest(&keystone.session_key(&config.transport))
+        })
+        .collect();
+    assert_eq!(digests.len(), 9);
+}
+
+#[tokio::test]
+async fn a_wrong_project_is_told_to_all_who_share_it_by_one_login() {
+    let cloud = cloud().await;
+    let sessions = BarbicanSessions::new(gate());
+    let stores: Vec<_> = (0..10)
+        .map(|_| {
+            let mut config = cloud.config(password(CANARY));
+            if let KeystoneAuth::Password { project, .. } = &mut config.auth {
+                *project = ProjectRef::Id("other".into());
+            }
+            sessions.open(config).ok().unwrap()
+        })
+        .collect();
+    for store in &stores {
+        let fault = store.check().await.unwrap_err();
+        assert!(fault.advice.contains("project"), "{fault}");
+        assert!(fault.retry_after.is_some(), "it may be put right at Keystone");
+    }
+    assert_eq!(cloud.logins(), 1);
 }
 
 #[tokio::test]
@@ -61,7 +160,10 @@ async fn ten_stores_with_one_wrong_password_show_it_once() {
             if n % 2 == 0 {
                 config.auth_url.set_path("/v3/");
             }
-            BarbicanStore::new(config, Arc::clone(&gate)).ok().unwrap()
+            BarbicanSessions::new(Arc::clone(&gate))
+                .open(config)
+                .ok()
+                .unwrap()
         })
         .collect();
     for _ in 0..5 {
@@ -75,7 +177,8 @@ async fn ten_stores_with_one_wrong_password_show_it_once() {
     }
     assert_eq!(cloud.logins(), 1);
 
-    let right = BarbicanStore::new(cloud.config(password(CANARY)), gate)
+    let right = BarbicanSessions::new(gate)
+        .open(cloud.config(password(CANARY)))
         .ok()
         .unwrap();
     right.check().await.unwrap();
@@ -84,7 +187,8 @@ async fn ten_stores_with_one_wrong_password_show_it_once() {
 #[tokio::test]
 async fn a_caller_that_leaves_does_not_make_a_refusal_forgotten() {
     let cloud = cloud().await;
-    let store = BarbicanStore::new(cloud.config(password("wrong")), gate())
+    let store = BarbicanSessions::new(gate())
+        .open(cloud.config(password("wrong")))
         .ok()
         .unwrap();
     for _ in 0..20 {
@@ -102,14 +206,16 @@ async fn a_wrong_project_is_not_taken_for_a_wrong_password() {
     if let KeystoneAuth::Password { project, .. } = &mut config.auth {
         *project = ProjectRef::Id("other".into());
     }
-    let fault = BarbicanStore::new(config, Arc::clone(&gate))
+    let fault = BarbicanSessions::new(Arc::clone(&gate))
+        .open(config)
         .ok()
         .unwrap()
         .check()
         .await
         .unwrap_err();
     assert!(fault.advice.contains("project"), "{fault}");
-    let right = BarbicanStore::new(cloud.config(password(CANARY)), gate)
+    let right = BarbicanSessions::new(gate)
+        .open(cloud.config(password(CANARY)))
         .ok()
         .unwrap();
     right.check().await.unwrap();
@@ -132,7 +238,7 @@ async fn a_password_is_sent_only_to_keystone() {
     let cloud = cloud().await;
     let mut config = cloud.config(password(CANARY));
     config.auth_url = cloud.barbican.url();
-    let store = BarbicanStore::new(config, gate()).ok().unwrap();
+    let store = BarbicanSessions::new(gate()).open(config).ok().unwrap();
     let fault = store.check().await.unwrap_err();
     assert_eq!(fault.reason, Reason::StoreProtocol);
     assert!(cloud.barbican.seen().iter().all(|seen| seen.body.is_empty()));
@@ -235,7 +341,7 @@ async fn a_plain_endpoint_from_the_catalog_is_refused_by_name() {
     let mut config = cloud.config(password(CANARY));
     config.transport.plain_http_allowed = false;
     assert_eq!(
-        BarbicanStore::new(config, gate()).err().unwrap().reason,
+        BarbicanSessions::new(gate()).open(config).err().unwrap().reason,
         Reason::InsecureRefused
     );
 
@@ -252,7 +358,7 @@ async fn an_endpoint_in_the_store_goes_before_the_catalog() {
     cloud.state().catalog = json!(null);
     let mut config = cloud.config(password(CANARY));
     config.endpoint = Some(cloud.barbican.url());
-    let store = BarbicanStore::new(config, gate()).ok().unwrap();
+    let store = BarbicanSessions::new(gate()).open(config).ok().unwrap();
     store.check().await.unwrap();
 }
 

@@ -4,7 +4,7 @@ use std::fmt::{Debug, Display};
 
 use keyward_core::fault::Fault;
 
-use super::super::BarbicanStore;
+use super::super::BarbicanSessions;
 use super::super::testing::{Secret, credential, gate, password};
 use super::*;
 use crate::stores::FindQuery;
@@ -70,9 +70,10 @@ async fn no_printable_type_holds_a_secret() {
     silent(&store.probe(&name("db")).await.unwrap());
 
     let gate = gate();
-    silent(&gate.fingerprint(&[CANARY.as_bytes()]));
+    silent(&gate.login(&["ada"], CANARY.as_bytes()));
 
-    let wrong = BarbicanStore::new(cloud.config(password(&format!("{CANARY}\u{0}"))), gate)
+    let wrong = BarbicanSessions::new(gate)
+        .open(cloud.config(password(&format!("{CANARY}\u{0}"))))
         .ok()
         .unwrap();
     for _ in 0..2 {
@@ -80,7 +81,8 @@ async fn no_printable_type_holds_a_secret() {
     }
     let binary = cloud.config(credential(""));
     quiet(
-        &BarbicanStore::new(binary, super::super::testing::gate())
+        &BarbicanSessions::new(super::super::testing::gate())
+            .open(binary)
             .err()
             .unwrap(),
     );

@@ -4,6 +4,7 @@ mod find;
 mod kv;
 mod leaks;
 mod session;
+mod sharing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -148,6 +149,10 @@ struct Mint(&'static str);
 impl JwtSource for Mint {
     fn mint(&self) -> BoxFuture<'_, Outcome<SecretBytes>> {
         Box::pin(async { Ok(self.0.into()) })
+    }
+
+    fn identity(&self) -> Vec<&[u8]> {
+        vec![self.0.as_bytes()]
     }
 }
 
