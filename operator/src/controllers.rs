@@ -241,7 +241,7 @@ impl Room {
     fn on_synced_secret(&self, event: WatchEvent<SyncedSecret>) {
         match event {
             WatchEvent::Applied(key, object) => {
-                if self.sync.index.put(&key, object) == Change::Work {
+                if self.sync.index.put(&key, &object) == Change::Work {
                     self.sync.enqueue(&key, Instant::now());
                 }
             }

@@ -12,6 +12,7 @@ pub mod lease;
 mod object_key;
 mod pruned;
 mod read;
+pub(crate) mod resource_version;
 mod rollout;
 mod secret_index;
 pub mod state;

@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use keyward_crds::OWNER_ANNOTATION;
 
 use super::ObjectKey;
+use super::resource_version::is_older;
 use super::watch::WatchEvent;
 
 /// The Secrets that exist.
@@ -166,13 +167,6 @@ impl SecretEntry {
                 .map(|owner| owner.as_str().into()),
         })
     }
-}
-
-/// Whether version `a` comes before `b`. Kubernetes promises that resourceVersions are decimal numbers without
-/// leading zeros that grow with each write (KEP-5504); of anything else no order is claimed.
-fn is_older(a: &str, b: &str) -> bool {
-    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    is_number(a) && is_number(b) && (a.len(), a) < (b.len(), b)
 }
 
 #[cfg(test)]

@@ -14,17 +14,15 @@ use keyward_crds::SyncedSecret;
 use tokio::time::Instant;
 
 use self::record::Record;
-use super::index::{Memory, SyncIndex, stores_of};
+use super::index::SyncIndex;
 use super::pass::Pass;
 use super::reader::Reader;
 use super::rollout::WorkloadIndex;
 use super::write::Writer;
 use crate::cluster::conditions;
 use crate::cluster::events::EventRecorder;
-use crate::cluster::time::from_kubernetes;
 use crate::cluster::{ClusterReader, ObjectKey, RolloutWriter, SecretIndex, SecretWriter, StatusWriter};
 use crate::runtime::clock;
-use crate::runtime::http::ObjectState;
 use crate::runtime::metrics::{Metrics, Outcome as Counted, SecretWrite};
 use crate::runtime::queue::Queue;
 use crate::store::{StoreKey, StoreRegistry};
@@ -125,11 +123,7 @@ impl SyncController {
 
     /// Asks for a pass over an object, now or later.
     pub fn enqueue(&self, key: &ObjectKey, due: Instant) {
-        let lane = self
-            .index
-            .get(key)
-            .and_then(|(object, _)| stores_of(key, &object).into_iter().next());
-        let lane = lane.map_or_else(|| Arc::from(""), |store| Arc::from(store.to_string()));
+        let lane = self.index.lane(key).unwrap_or_else(|| Arc::from(""));
         self.queue.add(key.clone(), lane, due);
     }
 
@@ -143,11 +137,7 @@ impl SyncController {
     /// Asks for a pass over the objects behind Secrets that are ours by their mark and belong to no object any more.
     pub fn sweep(&self) {
         for (owner, secret) in self.writer.secrets.owned() {
-            let kept = self
-                .index
-                .get(&owner)
-                .is_some_and(|(object, _)| super::index::target_of(&owner, &object) == secret);
-            if !kept {
+            if !self.index.of_target(&secret).contains(&owner) {
                 self.enqueue(&owner, Instant::now());
             }
         }
@@ -201,10 +191,7 @@ impl SyncController {
         let next = TimeDelta::from_std(wait)
             .ok()
             .and_then(|wait| clock::now().checked_add_signed(wait));
-        if let Some((object, _)) = self.index.get(key) {
-            let uid = object.metadata.uid.clone().unwrap_or_default();
-            self.index.remember(key, &uid, |memory| memory.next_check = next);
-        }
+        self.index.plan_next(key, next);
         self.enqueue(key, Instant::now() + wait);
     }
 
@@ -224,25 +211,5 @@ impl SyncController {
             }
         }
         Ok(())
-    }
-}
-
-/// An object for the operator's own endpoint.
-pub(super) fn state_of(key: &ObjectKey, object: &SyncedSecret, memory: &Memory) -> ObjectState {
-    let conditions = object.status.iter().flat_map(|status| &status.conditions);
-    let ready = conditions.clone().find(|condition| condition.type_ == "Ready");
-    ObjectState {
-        namespace: key.namespace.to_string(),
-        name: key.name.to_string(),
-        ready: ready.map(|condition| condition.status == "True"),
-        reason: ready.map(|condition| condition.reason.clone()),
-        last_check: memory.last_check,
-        next_refresh: memory.next_check,
-        failing_since: memory.failing_since.or_else(|| {
-            ready
-                .filter(|condition| condition.status == "False")
-                .map(|condition| from_kubernetes(&condition.last_transition_time))
-        }),
-        request_id: ready.and_then(|condition| conditions::request_id(&condition.message)),
     }
 }

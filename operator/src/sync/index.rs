@@ -3,16 +3,20 @@
 //! It holds no value of any secret. Decisions do not rest on what is remembered here alone: after a restart it is
 //! empty, and the status says the rest.
 
+mod entry;
+mod pairs;
+
 use std::collections::{BTreeSet, HashMap};
+use std::hash::RandomState;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
 use keyward_crds::SyncedSecret;
 use keyward_crds::synced_secret::{ConsumerKind, SyncedSecretStatus};
-use kube::ResourceExt as _;
 use tokio::time::Instant;
 
-use super::controller::state_of;
+use self::entry::Entry;
+use self::pairs::Pairs;
 use crate::cluster::ObjectKey;
 use crate::runtime::http::ObjectState;
 use crate::store::StoreKey;
@@ -45,14 +49,16 @@ pub struct SyncIndex {
 #[derive(Default)]
 struct Inner {
     objects: HashMap<ObjectKey, Entry>,
-    by_store: HashMap<StoreKey, BTreeSet<ObjectKey>>,
-    by_target: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
-    by_consumer: HashMap<(ConsumerKind, ObjectKey), BTreeSet<ObjectKey>>,
+    by_store: HashMap<StoreKey, Users>,
+    by_target: Pairs<ObjectKey>,
+    by_consumer: Pairs<(ConsumerKind, ObjectKey)>,
+    hasher: RandomState,
 }
 
-struct Entry {
-    object: Arc<SyncedSecret>,
-    memory: Memory,
+/// The objects that read from one store.
+struct Users {
+    lane: Arc<str>,
+    objects: BTreeSet<ObjectKey>,
 }
 
 /// What an event means for the work to do.
@@ -66,27 +72,33 @@ pub enum Change {
 
 impl SyncIndex {
     /// Takes in an object as the watch reports it.
-    pub fn put(&self, key: &ObjectKey, object: SyncedSecret) -> Change {
+    pub fn put(&self, key: &ObjectKey, object: &SyncedSecret) -> Change {
         let mut inner = self.lock();
-        let change = match inner.objects.get(key) {
-            None => Change::Work,
-            Some(known) if known.object.uid() != object.uid() => Change::Work,
-            Some(known) if is_work(&known.object, &object) => Change::Work,
-            Some(_) => Change::Echo,
+        let lane = inner.lane_of(key, object);
+        let mut entry = Entry::new(object, lane, &inner.hasher);
+        let Some(known) = inner.objects.get_mut(key) else {
+            inner.link(key, object);
+            inner.objects.insert(key.clone(), entry);
+            return Change::Work;
         };
-        let memory = match inner.objects.get(key) {
-            Some(known) if known.object.uid() == object.uid() => known.memory.clone(),
-            _ => Memory::default(),
+        if known.has_seen(&entry) {
+            return Change::Echo;
+        }
+        let change = if known.is_work(&entry) {
+            Change::Work
+        } else {
+            Change::Echo
         };
-        inner.unlink(key);
-        inner.link(key, &object);
-        inner.objects.insert(
-            key.clone(),
-            Entry {
-                object: Arc::new(object),
-                memory,
-            },
-        );
+        if known.uid == entry.uid {
+            entry.memory = std::mem::take(&mut known.memory);
+        }
+        if known.uid == entry.uid && known.generation == entry.generation {
+            *known = entry;
+        } else {
+            inner.unlink(key);
+            inner.link(key, object);
+            inner.objects.insert(key.clone(), entry);
+        }
         change
     }
 
@@ -100,18 +112,34 @@ impl SyncIndex {
     /// The object of that name.
     #[must_use]
     pub fn get(&self, key: &ObjectKey) -> Option<(Arc<SyncedSecret>, Memory)> {
-        self.lock()
-            .objects
-            .get(key)
-            .map(|entry| (Arc::clone(&entry.object), entry.memory.clone()))
+        let (json, memory) = {
+            let inner = self.lock();
+            let entry = inner.objects.get(key)?;
+            (entry.json(), entry.memory.clone())
+        };
+        Some((Arc::new(entry::from_json(&json)), memory))
+    }
+
+    /// The queue's lane of an object: that of the first of its stores.
+    #[must_use]
+    pub fn lane(&self, key: &ObjectKey) -> Option<Arc<str>> {
+        let inner = self.lock();
+        inner.objects.get(key).map(|entry| Arc::clone(&entry.lane))
     }
 
     /// Remembers something of the object with this uid.
     pub fn remember(&self, key: &ObjectKey, uid: &str, change: impl FnOnce(&mut Memory)) {
         if let Some(entry) = self.lock().objects.get_mut(key)
-            && entry.object.metadata.uid.as_deref() == Some(uid)
+            && *entry.uid == *uid
         {
             change(&mut entry.memory);
+        }
+    }
+
+    /// Remembers when an object is looked at next, for people.
+    pub fn plan_next(&self, key: &ObjectKey, next: Option<DateTime<Utc>>) {
+        if let Some(entry) = self.lock().objects.get_mut(key) {
+            entry.memory.next_check = next;
         }
     }
 
@@ -120,52 +148,34 @@ impl SyncIndex {
         &self,
         key: &ObjectKey,
         uid: &str,
-        resource_version: String,
+        resource_version: &str,
         status: SyncedSecretStatus,
     ) {
         if let Some(entry) = self.lock().objects.get_mut(key)
-            && entry.object.metadata.uid.as_deref() == Some(uid)
+            && *entry.uid == *uid
         {
-            let object = Arc::make_mut(&mut entry.object);
-            object.status = Some(status);
-            object.metadata.resource_version = Some(resource_version);
+            entry.wrote_status(resource_version, status);
         }
     }
 
     /// The objects that read from a store.
     #[must_use]
     pub fn of_store(&self, store: &StoreKey) -> Vec<ObjectKey> {
-        self.lock()
-            .by_store
-            .get(store)
-            .into_iter()
-            .flatten()
-            .cloned()
-            .collect()
+        let inner = self.lock();
+        let users = inner.by_store.get(store).into_iter();
+        users.flat_map(|users| &users.objects).cloned().collect()
     }
 
     /// The objects that write a Secret: one, unless two contend for it.
     #[must_use]
     pub fn of_target(&self, secret: &ObjectKey) -> Vec<ObjectKey> {
-        self.lock()
-            .by_target
-            .get(secret)
-            .into_iter()
-            .flatten()
-            .cloned()
-            .collect()
+        self.lock().by_target.of(secret)
     }
 
     /// The objects that restart a consumer.
     #[must_use]
     pub fn of_consumer(&self, kind: ConsumerKind, consumer: &ObjectKey) -> Vec<ObjectKey> {
-        self.lock()
-            .by_consumer
-            .get(&(kind, consumer.clone()))
-            .into_iter()
-            .flatten()
-            .cloned()
-            .collect()
+        self.lock().by_consumer.of(&(kind, consumer.clone()))
     }
 
     /// The objects of a namespace.
@@ -186,16 +196,14 @@ impl SyncIndex {
         inner
             .objects
             .iter()
-            .map(|(key, entry)| state_of(key, &entry.object, &entry.memory))
+            .map(|(key, entry)| entry.state(key))
             .collect()
     }
 
     /// One object, for the operator's own endpoint.
     #[must_use]
     pub fn state(&self, key: &ObjectKey) -> Option<ObjectState> {
-        let inner = self.lock();
-        let entry = inner.objects.get(key)?;
-        Some(state_of(key, &entry.object, &entry.memory))
+        self.lock().objects.get(key).map(|entry| entry.state(key))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -205,31 +213,50 @@ impl SyncIndex {
 }
 
 impl Inner {
+    /// One text for all objects of a store.
+    fn lane_of(&self, key: &ObjectKey, object: &SyncedSecret) -> Arc<str> {
+        let Some(store) = stores_of(key, object).into_iter().next() else {
+            return Arc::from("");
+        };
+        match self.by_store.get(&store) {
+            Some(users) => Arc::clone(&users.lane),
+            None => lane(&store),
+        }
+    }
+
     fn link(&mut self, key: &ObjectKey, object: &SyncedSecret) {
         for store in stores_of(key, object) {
-            self.by_store.entry(store).or_default().insert(key.clone());
+            let lane = lane(&store);
+            let users = self.by_store.entry(store).or_insert_with(|| Users {
+                lane,
+                objects: BTreeSet::new(),
+            });
+            users.objects.insert(key.clone());
         }
-        self.by_target
-            .entry(target_of(key, object))
-            .or_default()
-            .insert(key.clone());
+        self.by_target.insert(target_of(key, object), key.clone());
         for consumer in &object.spec.consumers {
             let workload = (consumer.kind, key.sibling(consumer.name.as_str()));
-            self.by_consumer.entry(workload).or_default().insert(key.clone());
+            self.by_consumer.insert(workload, key.clone());
         }
     }
 
     fn unlink(&mut self, key: &ObjectKey) {
-        let Some(object) = self.objects.get(key).map(|entry| Arc::clone(&entry.object)) else {
+        let Some(json) = self.objects.get(key).map(Entry::json) else {
             return;
         };
+        let object = entry::from_json(&json);
         for store in stores_of(key, &object) {
-            drop_from(&mut self.by_store, &store, key);
+            if let Some(users) = self.by_store.get_mut(&store) {
+                users.objects.remove(key);
+                if users.objects.is_empty() {
+                    self.by_store.remove(&store);
+                }
+            }
         }
-        drop_from(&mut self.by_target, &target_of(key, &object), key);
+        self.by_target.remove(target_of(key, &object), key.clone());
         for consumer in &object.spec.consumers {
             let workload = (consumer.kind, key.sibling(consumer.name.as_str()));
-            drop_from(&mut self.by_consumer, &workload, key);
+            self.by_consumer.remove(workload, key.clone());
         }
     }
 }
@@ -252,19 +279,8 @@ pub fn stores_of(key: &ObjectKey, object: &SyncedSecret) -> BTreeSet<StoreKey> {
         .collect()
 }
 
-fn is_work(known: &SyncedSecret, now: &SyncedSecret) -> bool {
-    known.metadata.generation != now.metadata.generation
-        || known.metadata.annotations != now.metadata.annotations
-        || known.metadata.deletion_timestamp != now.metadata.deletion_timestamp
-}
-
-fn drop_from<K: Eq + std::hash::Hash>(map: &mut HashMap<K, BTreeSet<ObjectKey>>, at: &K, key: &ObjectKey) {
-    if let Some(set) = map.get_mut(at) {
-        set.remove(key);
-        if set.is_empty() {
-            map.remove(at);
-        }
-    }
+fn lane(store: &StoreKey) -> Arc<str> {
+    Arc::from(store.to_string())
 }
 
 #[cfg(test)]
@@ -276,7 +292,8 @@ mod tests {
     fn object(generation: i64, store: &str, target: &str) -> SyncedSecret {
         serde_json::from_value(json!({
             "apiVersion": "keyward.dev/v1alpha1", "kind": "SyncedSecret",
-            "metadata": {"name": "db", "namespace": "apps", "uid": "u1", "generation": generation},
+            "metadata": {"name": "db", "namespace": "apps", "uid": "u1", "generation": generation,
+                "resourceVersion": generation.to_string()},
             "spec": {
                 "sources": [{"storeRef": {"name": store}, "path": "db"}],
                 "target": {"name": target},
@@ -287,12 +304,50 @@ mod tests {
     }
 
     #[test]
+    fn a_late_echo_does_not_undo_our_own_status() {
+        let index = SyncIndex::default();
+        let key = ObjectKey::new("apps", "db");
+        let at = |version: &str| {
+            let mut object = object(1, "a", "one");
+            object.metadata.resource_version = Some(version.to_owned());
+            object
+        };
+        index.put(&key, &at("9"));
+        let status = SyncedSecretStatus {
+            observed_generation: Some(1),
+            ..SyncedSecretStatus::default()
+        };
+        index.wrote_status(&key, "u1", "12", status.clone());
+        let known = || index.get(&key).expect("it exists").0;
+        assert_eq!(index.put(&key, &at("10")), Change::Echo);
+        assert_eq!(known().status, Some(status));
+        assert_eq!(known().metadata.resource_version.as_deref(), Some("12"));
+        assert_eq!(index.put(&key, &at("13")), Change::Echo, "no other work");
+        assert_eq!(known().status, None, "somebody took it away");
+    }
+
+    #[test]
+    fn memory_ends_with_the_object() {
+        let index = SyncIndex::default();
+        let key = ObjectKey::new("apps", "db");
+        index.put(&key, &object(1, "a", "one"));
+        index.remember(&key, "u1", |memory| memory.failures = 3);
+        index.put(&key, &object(2, "a", "one"));
+        let failures = || index.get(&key).expect("it exists").1.failures;
+        assert_eq!(failures(), 3);
+        let mut another = object(1, "a", "one");
+        another.metadata.uid = Some("u2".to_owned());
+        assert_eq!(index.put(&key, &another), Change::Work);
+        assert_eq!(failures(), 0);
+    }
+
+    #[test]
     fn reverse_indexes_follow_the_spec() {
         let index = SyncIndex::default();
         let key = ObjectKey::new("apps", "db");
-        assert_eq!(index.put(&key, object(1, "a", "one")), Change::Work);
-        assert_eq!(index.put(&key, object(1, "a", "one")), Change::Echo);
-        assert_eq!(index.put(&key, object(2, "b", "two")), Change::Work);
+        assert_eq!(index.put(&key, &object(1, "a", "one")), Change::Work);
+        assert_eq!(index.put(&key, &object(1, "a", "one")), Change::Echo);
+        assert_eq!(index.put(&key, &object(2, "b", "two")), Change::Work);
         let store = |name: &str| StoreKey {
             kind: keyward_crds::synced_secret::StoreKind::SecretStore,
             object: key.sibling(name),

@@ -190,7 +190,7 @@ impl<'a> Record<'a> {
         if let StatusWrite::Written(version) = written {
             self.controller.metrics.status_written(KIND);
             let index = &self.controller.index;
-            index.wrote_status(self.key, self.uid, version, status.clone());
+            index.wrote_status(self.key, self.uid, &version, status.clone());
         }
         Ok(())
     }
