@@ -31,8 +31,8 @@ pub(super) fn register(suite: &mut Suite) {
     );
 }
 
-async fn every_step_comes_true_and_nothing_is_left(_: Case) -> Result<()> {
-    let home = Home::new()?;
+async fn every_step_comes_true_and_nothing_is_left(case: Case) -> Result<()> {
+    let home = Home::with_servers(&case).await?;
     let said = success(home.demo(&[]).output().await?)?;
     let mut rest = said.as_str();
     for (number, step) in steps::ALL.iter().enumerate() {
@@ -58,8 +58,8 @@ async fn every_step_comes_true_and_nothing_is_left(_: Case) -> Result<()> {
     home.expect_nothing_left()
 }
 
-async fn a_kept_demo_runs_until_it_is_stopped(_: Case) -> Result<()> {
-    let home = Home::new()?;
+async fn a_kept_demo_runs_until_it_is_stopped(case: Case) -> Result<()> {
+    let home = Home::with_servers(&case).await?;
     let said = success(home.demo(&["--keep"]).output().await?)?;
     expect_no_value(&said);
     assert!(!said.contains("hvs."), "a token of Vault is shown");
@@ -86,8 +86,8 @@ async fn a_kept_demo_runs_until_it_is_stopped(_: Case) -> Result<()> {
     home.expect_nothing_left()
 }
 
-async fn an_interrupted_demo_leaves_nothing(_: Case) -> Result<()> {
-    let home = Home::new()?;
+async fn an_interrupted_demo_leaves_nothing(case: Case) -> Result<()> {
+    let home = Home::with_servers(&case).await?;
     let demo = home.demo(&[]).spawn()?;
     poll::until("a server of the demo", UNDER_LOAD, async || {
         !home.processes().is_empty()
@@ -99,8 +99,8 @@ async fn an_interrupted_demo_leaves_nothing(_: Case) -> Result<()> {
     home.expect_nothing_left()
 }
 
-async fn a_demo_without_its_operator_fails(_: Case) -> Result<()> {
-    let home = Home::new()?;
+async fn a_demo_without_its_operator_fails(case: Case) -> Result<()> {
+    let home = Home::with_servers(&case).await?;
     let demo = home.demo(&[]).spawn()?;
     let operator = poll::some("the operator of the demo", UNDER_LOAD, async || {
         let operators = processes_with("KEYWARD_TESTS_AS_OPERATOR=1");
@@ -130,6 +130,12 @@ struct Home {
 }
 
 impl Home {
+    /// A demo that is measured from here on has no server to build, which takes long on a new machine.
+    async fn with_servers(case: &Case) -> Result<Self> {
+        tokio::try_join!(case.kubernetes(), case.openstack(), case.vault())?;
+        Self::new()
+    }
+
     fn new() -> Result<Self> {
         let cache = tempfile::tempdir()?;
         for shared in ["servers", "tools"] {

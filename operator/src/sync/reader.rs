@@ -51,7 +51,8 @@ type PlaceKey = (u64, RemoteRef);
 #[derive(Default)]
 struct PlaceState {
     look: Option<Look>,
-    failure: Option<(Fault, Instant)>,
+    /// Apart, because it is rare and large.
+    failure: Option<Box<(Fault, Instant)>>,
 }
 
 impl Reader {
@@ -133,14 +134,14 @@ impl Reader {
 impl PlaceState {
     /// A failure of a request that was under way while the caller waited is the caller's answer too.
     fn shared_failure(&self, asked: Instant) -> Outcome<()> {
-        match &self.failure {
+        match self.failure.as_deref() {
             Some((fault, at)) if *at >= asked => Err(fault.clone()),
             _ => Ok(()),
         }
     }
 
     fn fail(&mut self, fault: Fault) -> Fault {
-        self.failure = Some((fault.clone(), Instant::now()));
+        self.failure = Some(Box::new((fault.clone(), Instant::now())));
         fault
     }
 }
