@@ -19,7 +19,6 @@ use super::pass::Pass;
 use super::reader::Reader;
 use super::rollout::WorkloadIndex;
 use super::write::Writer;
-use crate::cluster::conditions;
 use crate::cluster::events::EventRecorder;
 use crate::cluster::{ClusterReader, ObjectKey, RolloutWriter, SecretIndex, SecretWriter, StatusWriter};
 use crate::runtime::clock;
