@@ -107,6 +107,7 @@ mod tests {
             name: String::new(),
             uri: String::new(),
             status: 200,
+            received: DateTime::UNIX_EPOCH,
             at: DateTime::UNIX_EPOCH,
         }
     }

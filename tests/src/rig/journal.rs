@@ -5,6 +5,7 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
+use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 
 /// A log file that a server appends to.
@@ -12,9 +13,12 @@ pub(super) struct Journal {
     path: PathBuf,
 }
 
-/// A place in a log.
+/// A place in a log, and the instant before which nothing is meant that is written behind it.
 #[derive(Clone, Copy, Debug)]
-pub struct Mark(u64);
+pub struct Mark {
+    place: u64,
+    pub(super) instant: Option<DateTime<Utc>>,
+}
 
 impl Journal {
     pub(super) fn new(path: PathBuf) -> Self {
@@ -24,10 +28,11 @@ impl Journal {
     /// The present end.
     pub(super) fn end(&self) -> Result<Mark> {
         let meta = std::fs::metadata(&self.path);
-        Ok(Mark(
-            meta.with_context(|| format!("look at {}", self.path.display()))?
-                .len(),
-        ))
+        let meta = meta.with_context(|| format!("look at {}", self.path.display()))?;
+        Ok(Mark {
+            place: meta.len(),
+            instant: None,
+        })
     }
 
     /// What was written since `mark`. A last line that is only half written is left for the next call.
@@ -38,7 +43,7 @@ impl Journal {
     /// The same, and the place to go on from.
     pub(super) fn read_on<T: DeserializeOwned>(&self, mark: Mark) -> Result<(Vec<T>, Mark)> {
         let mut file = File::open(&self.path).with_context(|| format!("open {}", self.path.display()))?;
-        file.seek(SeekFrom::Start(mark.0))?;
+        file.seek(SeekFrom::Start(mark.place))?;
         let mut text = String::new();
         file.read_to_string(&mut text)
             .with_context(|| format!("read {}", self.path.display()))?;
@@ -46,7 +51,8 @@ impl Journal {
         let entries = text[..whole]
             .lines()
             .map(|line| serde_json::from_str(line).with_context(|| format!("parse {}", self.path.display())));
-        Ok((entries.collect::<Result<_>>()?, Mark(mark.0 + whole as u64)))
+        let place = mark.place + whole as u64;
+        Ok((entries.collect::<Result<_>>()?, Mark { place, ..mark }))
     }
 }
 

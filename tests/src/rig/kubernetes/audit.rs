@@ -38,6 +38,8 @@ pub struct ApiRequest {
     pub uri: String,
     /// The HTTP status of the answer.
     pub status: u16,
+    /// When it was received.
+    pub received: DateTime<Utc>,
     /// When it was answered.
     pub at: DateTime<Utc>,
 }
@@ -50,14 +52,17 @@ impl AuditLog {
         }
     }
 
-    /// The present end of the log, behind every request answered so far.
+    /// This moment. What a request did can be seen before the request is answered and logged, so the end of the log
+    /// alone would not do.
     pub async fn mark(&self) -> Result<Mark> {
-        self.settle().await?;
-        self.journal.end()
+        let instant = Some(self.settle().await?);
+        let mut mark = self.journal.end()?;
+        mark.instant = instant;
+        Ok(mark)
     }
 
-    /// The requests since `mark` that have been answered, in the order of their answers. A watch appears when
-    /// it ends.
+    /// The requests received since `mark` that have been answered, in the order of their answers. A watch appears
+    /// when it ends.
     pub async fn since(&self, mark: Mark) -> Result<Vec<ApiRequest>> {
         self.settle().await?;
         self.written_since(mark).map(|(requests, _)| requests)
@@ -67,22 +72,25 @@ impl AuditLog {
     pub fn written_since(&self, mark: Mark) -> Result<(Vec<ApiRequest>, Mark)> {
         let (events, end) = self.journal.read_on::<Event>(mark)?;
         let requests = events.into_iter().map(ApiRequest::from);
-        let requests = requests
-            .filter(|request| !request.uri.starts_with(BARRIER))
-            .collect();
-        Ok((requests, end))
+        let is_meant = |request: &ApiRequest| {
+            !request.uri.starts_with(BARRIER)
+                && mark.instant.is_none_or(|instant| request.received >= instant)
+        };
+        Ok((requests.filter(is_meant).collect(), end))
     }
 
-    /// Sends a request of our own and waits until it is in the log: what was answered before is there too.
-    async fn settle(&self) -> Result<()> {
+    /// Sends a request of our own and waits until it is in the log: what was answered before is there too. Returns
+    /// when it was received.
+    async fn settle(&self) -> Result<DateTime<Utc>> {
         let from = self.journal.end()?;
         let barrier = format!("{BARRIER}{}", uuid::Uuid::new_v4());
         self.client
             .request_text(http::Request::get(&barrier).body(Vec::new())?)
             .await?;
-        poll::until("the audit log", WRITTEN_WITHIN, async || {
+        poll::some("the audit log", WRITTEN_WITHIN, async || {
             let events: Vec<Event> = self.journal.since(from).unwrap_or_default();
-            events.iter().any(|event| event.request_uri == barrier)
+            let ours = events.into_iter().find(|event| event.request_uri == barrier)?;
+            Some(ours.request_received_timestamp)
         })
         .await
     }
@@ -102,6 +110,7 @@ struct Event {
     user_agent: String,
     object_ref: Option<ObjectRef>,
     response_status: Option<ResponseStatus>,
+    request_received_timestamp: DateTime<Utc>,
     stage_timestamp: DateTime<Utc>,
 }
 
@@ -142,6 +151,7 @@ impl From<Event> for ApiRequest {
             name: object.name,
             uri: event.request_uri,
             status: event.response_status.map_or(0, |status| status.code),
+            received: event.request_received_timestamp,
             at: event.stage_timestamp,
         }
     }
