@@ -32,7 +32,7 @@ pub fn plain(report: &Report) -> String {
     lines.map(|line| line + "\n").collect()
 }
 
-/// The table as Markdown.
+/// The table as Markdown, below a sentence that says where the figures come from.
 #[must_use]
 pub fn markdown(report: &Report) -> String {
     let line = |cells: [String; 6]| format!("| {} |\n", cells.join(" | "));
@@ -42,7 +42,27 @@ pub fn markdown(report: &Report) -> String {
         line(cells)
     });
     let head = line(HEADS.map(str::to_owned));
-    format!("{head}|---|--:|--:|--:|--:|--:|\n{}", rows.collect::<String>())
+    let rows: String = rows.collect();
+    format!("{}\n\n{head}|---|--:|--:|--:|--:|--:|\n{rows}", origin(report))
+}
+
+/// Where the figures come from, in one sentence.
+fn origin(report: &Report) -> String {
+    let machine = &report.machine;
+    let [load, ..] = machine.load_before;
+    format!(
+        "Keyward {}, profile `{}`, on {} cores of {} with {} GiB, Linux {}; {} UTC, {:.0} minutes; load before the run \
+         {load:.1}; {} Secrets of strangers in the cluster.",
+        report.version,
+        report.profile,
+        machine.cores,
+        machine.processor,
+        machine.memory_gib,
+        machine.kernel,
+        report.started.format("%Y-%m-%d %H:%M"),
+        report.seconds / 60.0,
+        report.foreign,
+    )
 }
 
 fn row(measure: &Measure) -> [String; 6] {

@@ -31,6 +31,8 @@ pub struct Trial<'a> {
     pub time: Duration,
     /// CPU time until then, in seconds.
     pub cpu_seconds: f64,
+    /// TCP connections that were open at that time.
+    pub connections: usize,
     /// What the store was asked until then.
     pub store: Tally,
     /// What the API server was asked until then.
@@ -57,11 +59,13 @@ impl<'a> Trial<'a> {
         let last = population.ready(&user(), marks.api, within).await;
         let last = last
             .with_context(|| format!("the operator's log ends with:\n{}", operator.process().log_tail()))?;
-        let cpu_seconds = gauge::cpu(process(&operator)?)?;
+        let process = process(&operator)?;
+        let (cpu_seconds, connections) = (gauge::cpu(process)?, gauge::connections(process)?);
         let api = marks.asked_of_api(population).await?;
         Ok(Self {
             time: between(operator.started(), last)?,
             cpu_seconds,
+            connections,
             store: tally::of_store(&marks.asked_of_store(population).await?),
             object_reads: about_objects(&api, &population.namespace, |verb| verb == "get"),
             object_writes: about_objects(&api, &population.namespace, |verb| verb != "get"),
@@ -100,11 +104,13 @@ impl<'a> Trial<'a> {
         let name = |figure: &str| format!("first-sync/{}/{figure}", self.population.shape);
         let times: Vec<f64> = floors.iter().map(|floor| floor.time.as_secs_f64()).collect();
         let cpu: Vec<f64> = floors.iter().map(|floor| floor.cpu_seconds).collect();
+        let connections: Vec<f64> = floors.iter().map(|floor| float(floor.connections)).collect();
         let mut measures = vec![
             Measure::new(name("seconds"), Unit::Seconds, self.time.as_secs_f64())
                 .beside(&times)
                 .held_against(targets::first_sync(objects)),
             Measure::new(name("cpu"), Unit::CpuSeconds, self.cpu_seconds).beside(&cpu),
+            Measure::new(name("connections"), Unit::Number, float(self.connections)).beside(&connections),
         ];
         let requests = |tally: &Tally, side: &str| -> Vec<Measure> {
             tally

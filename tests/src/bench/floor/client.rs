@@ -36,6 +36,7 @@ pub(super) async fn work(task: &Task) -> Result<Answer> {
     .await?;
     let finished = clock::now();
     let cpu_seconds = gauge::cpu(std::process::id())?;
+    let connections = gauge::connections(std::process::id())?;
 
     let began = Instant::now();
     each(task.workers, &objects, async |object| {
@@ -50,6 +51,7 @@ pub(super) async fn work(task: &Task) -> Result<Answer> {
     Ok(Answer {
         finished,
         cpu_seconds,
+        connections,
         status_writes_per_second,
     })
 }

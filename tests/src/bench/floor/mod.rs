@@ -44,6 +44,7 @@ struct Task {
 struct Answer {
     finished: DateTime<Utc>,
     cpu_seconds: f64,
+    connections: usize,
     status_writes_per_second: f64,
 }
 
@@ -54,6 +55,8 @@ pub struct Floor {
     pub time: Duration,
     /// CPU time until then, in seconds.
     pub cpu_seconds: f64,
+    /// TCP connections that it had open at that time.
+    pub connections: usize,
     /// How fast it writes statuses and nothing else.
     pub status_writes_per_second: f64,
 }
@@ -110,6 +113,7 @@ pub async fn measure(population: &Population<'_>, within: Duration) -> Result<Fl
             .to_std()
             .context("the floor ended before it began")?,
         cpu_seconds: answer.cpu_seconds,
+        connections: answer.connections,
         status_writes_per_second: answer.status_writes_per_second,
     })
 }
