@@ -9,6 +9,7 @@
 
 pub mod compare;
 pub mod defaults;
+pub mod delay;
 pub mod floor;
 pub mod gauge;
 pub mod ground;

@@ -83,6 +83,8 @@ pub enum Scenario {
     Change,
     /// A second store that never answers.
     BlackHole,
+    /// A store that takes its time, which a stand-in adds.
+    SlowStore,
     /// A store that goes away and comes back.
     Outage,
 }
@@ -143,7 +145,7 @@ mod tests {
         );
         let full = Options::parse_from(["bench", "--full", "--objects", "50000"]);
         assert_eq!(full.objects(), [50_000]);
-        assert_eq!(full.scenarios().len(), 8);
+        assert_eq!(full.scenarios().len(), 9);
         assert!(Options::parse_from(["bench"]).scenarios().is_empty());
     }
 }

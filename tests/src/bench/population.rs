@@ -40,11 +40,18 @@ pub struct Population<'a> {
     pub namespace: String,
     /// Where their values are.
     pub stock: Arc<Mutex<Stock>>,
+    /// The address at which the store finds Vault.
+    pub vault: String,
 }
 
 impl<'a> Population<'a> {
     /// Puts values into the store and makes a namespace with a store in it and no objects.
     pub async fn new(ground: &'a Ground, shape: Shape) -> Result<Self> {
+        Self::behind(ground, shape, ground.vault.url()).await
+    }
+
+    /// The same with a store that finds Vault at this address.
+    pub async fn behind(ground: &'a Ground, shape: Shape, vault: &str) -> Result<Self> {
         let stock = ground.stock(&shape).await?;
         let namespace = format!("bench-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
         ground.kubernetes.create_namespace(&namespace).await?;
@@ -53,9 +60,10 @@ impl<'a> Population<'a> {
             shape,
             namespace,
             stock,
+            vault: vault.to_owned(),
         };
         population.add_reader().await?;
-        let (spec, login) = population.stock.lock().await.store(ground);
+        let (spec, login) = population.stock.lock().await.store(ground, vault);
         if let Some((name, texts)) = login {
             population.add_login(name, &texts).await?;
         }

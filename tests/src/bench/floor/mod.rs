@@ -83,7 +83,7 @@ pub async fn measure(population: &Population<'_>, within: Duration) -> Result<Fl
         kubeconfig: folder.join("kubeconfig"),
         namespace: population.namespace.clone(),
         workers: Defaults::of_the_operator()?.workers(),
-        store: population.stock.lock().await.task(ground),
+        store: population.stock.lock().await.task(ground, &population.vault),
         answer: folder.join("answer.json"),
     };
     ground.kubernetes.bearer(&token).save(&task.kubeconfig)?;

@@ -8,6 +8,7 @@ mod one_path;
 mod outage;
 mod refresh;
 mod relist;
+mod slow_store;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -88,6 +89,9 @@ impl<'a> Bench<'a> {
         if self.wants(Scenario::BlackHole) {
             black_hole::run(self, self.usual()).await?;
         }
+        if self.wants(Scenario::SlowStore) {
+            slow_store::run(self, self.usual()).await?;
+        }
         if self.wants(Scenario::Outage) {
             for objects in self.options.objects() {
                 // What four thousand objects would show lies between.
@@ -105,8 +109,7 @@ impl<'a> Bench<'a> {
 
     /// The number of objects of scenarios that are not about numbers.
     fn usual(&self) -> usize {
-        let smallest = self.options.objects().into_iter().min();
-        smallest.map_or(USUAL, |smallest| smallest.max(USUAL.min(smallest)))
+        self.options.objects().into_iter().min().unwrap_or(USUAL)
     }
 
     fn say(&self, shape: &Shape, what: &str) {

@@ -77,11 +77,12 @@ impl Stock {
         }
     }
 
-    /// The spec of a store object that reads from here, and the Secret with its login, if it needs one.
+    /// The spec of a store object that reads from here, and the Secret with its login, if it needs one. `vault` is
+    /// the address at which Vault is found.
     #[must_use]
-    pub fn store(&self, ground: &Ground) -> (Value, Option<(&'static str, Value)>) {
+    pub fn store(&self, ground: &Ground, vault: &str) -> (Value, Option<(&'static str, Value)>) {
         match self {
-            Self::Vault(stock) => (stock.spec(ground, ground.vault.url()), None),
+            Self::Vault(stock) => (stock.spec(ground, vault), None),
             Self::Barbican(stock) => stock.spec(),
         }
     }
@@ -95,11 +96,11 @@ impl Stock {
         }
     }
 
-    /// What the floor needs.
+    /// What the floor needs to find Vault at this address, or Barbican.
     #[must_use]
-    pub fn task(&self, ground: &Ground) -> StoreTask {
+    pub fn task(&self, ground: &Ground, vault: &str) -> StoreTask {
         match self {
-            Self::Vault(stock) => StoreTask::Vault(stock.task(ground)),
+            Self::Vault(stock) => StoreTask::Vault(stock.task(ground, vault)),
             Self::Barbican(stock) => StoreTask::Barbican(stock.task()),
         }
     }

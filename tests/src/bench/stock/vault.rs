@@ -90,10 +90,10 @@ impl VaultStock {
         json!({"path": path(place)})
     }
 
-    pub(super) fn task(&self, ground: &Ground) -> VaultTask {
+    pub(super) fn task(&self, ground: &Ground, address: &str) -> VaultTask {
         let versioned = self.version == Kv::V2;
         VaultTask {
-            url: ground.vault.url().to_owned(),
+            url: address.to_owned(),
             ca: ground.vault.ca().to_owned(),
             folder: format!("{}/{}", self.mount, if versioned { "data/" } else { "" }),
             versioned,
