@@ -3,32 +3,27 @@
 //! Types only: nothing here decides, connects or reads. `cargo crdgen` writes `crds/manifests/` from them, and a
 //! test fails when those files are stale.
 
+mod columns;
 mod duration;
 #[cfg(test)]
 mod manifests_test;
 mod references;
 pub mod store;
-#[expect(
-    clippy::duplicated_attributes,
-    reason = "the printed columns of a definition have types in common"
-)]
 mod store_kinds;
-#[expect(
-    clippy::duplicated_attributes,
-    reason = "the printed columns of a definition have types in common"
-)]
 pub mod synced_secret;
 
 pub use duration::Duration;
 pub use references::{ConfigMapKey, ObjectName, SecretKey, ServiceAccountName};
 pub use store_kinds::{
-    AccessRule, ClusterSecretStore, ClusterSecretStoreSpec, CredentialScope, Credentials, SecretStore,
-    SecretStoreSpec, StoreStatus,
+    AccessRule, Backend, ClusterSecretStore, ClusterSecretStoreSpec, CredentialScope, Credentials,
+    SecretStore, SecretStoreSpec, StoreStatus,
 };
 pub use synced_secret::{SyncedSecret, SyncedSecretSpec, SyncedSecretStatus};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;
+
+use columns::with_columns;
 
 /// The API group of every kind.
 pub const GROUP: &str = "keyward.dev";
@@ -60,10 +55,28 @@ pub const MANAGED_BY: &str = "keyward";
 /// Every definition with the name of its file in `crds/manifests/`.
 #[must_use]
 pub fn definitions() -> Vec<(&'static str, CustomResourceDefinition)> {
+    let insecure = (
+        "Insecure",
+        "string",
+        ".status.conditions[?(@.type==\"Insecure\")].status",
+    );
+    let credentials = ("Credentials", "string", ".spec.credentials.from");
+    let synced_secret = [
+        ("Secret", "string", ".status.secret.name"),
+        ("Keys", "integer", ".status.secret.keys"),
+        ("Changed", "date", ".status.secret.changedAt"),
+        ("Rollout", "string", ".status.rollout.progress"),
+    ];
     vec![
-        ("secretstores.yaml", SecretStore::crd()),
-        ("clustersecretstores.yaml", ClusterSecretStore::crd()),
-        ("syncedsecrets.yaml", SyncedSecret::crd()),
+        ("secretstores.yaml", with_columns(SecretStore::crd(), &[insecure])),
+        (
+            "clustersecretstores.yaml",
+            with_columns(ClusterSecretStore::crd(), &[credentials, insecure]),
+        ),
+        (
+            "syncedsecrets.yaml",
+            with_columns(SyncedSecret::crd(), &synced_secret),
+        ),
     ]
 }
 

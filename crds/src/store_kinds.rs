@@ -18,33 +18,20 @@ use crate::store::{BarbicanStore, Insecure, VaultStore};
     derive = "PartialEq",
     shortname = "kwst",
     category = "keyward",
-    doc = "One Vault, OpenBao or Barbican and how to log in to it, for the namespace it lives in.",
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
-    ),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
-    ),
-    printcolumn(
-        name = "Insecure",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Insecure\")].status"
-    ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(
-        name = "Message",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
-        priority = 1
-    )
+    doc = "One Vault, OpenBao or Barbican and how to log in to it, for the namespace it lives in."
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = ("has(self.vault) != has(self.barbican)", "exactly one of vault, barbican"))]
 pub struct SecretStoreSpec {
+    /// The backend itself.
+    #[serde(flatten)]
+    pub backend: Backend,
+}
+
+/// A Vault, an OpenBao or a Barbican, whoever may read from it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Backend {
     /// Environment the store belongs to. A namespace labelled `keyward.dev/environment` with another one is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
@@ -70,30 +57,7 @@ pub struct SecretStoreSpec {
     derive = "PartialEq",
     shortname = "kwcst",
     category = "keyward",
-    doc = "One Vault, OpenBao or Barbican for several namespaces, with the remote paths that each may read.",
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
-    ),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
-    ),
-    printcolumn(name = "Credentials", type_ = "string", json_path = ".spec.credentials.from"),
-    printcolumn(
-        name = "Insecure",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Insecure\")].status"
-    ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(
-        name = "Message",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
-        priority = 1
-    )
+    doc = "One Vault, OpenBao or Barbican for several namespaces, with the remote paths that each may read."
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -102,24 +66,14 @@ pub struct SecretStoreSpec {
     validation = ("self.credentials.from != 'Consumer' || !has(self.vault) || !has(self.vault.ca) || has(self.vault.ca.inline)", "with credentials from the consumer, the CA must be inline: a reader must not choose whom the store is")
 )]
 pub struct ClusterSecretStoreSpec {
-    /// Environment the store belongs to. A namespace labelled `keyward.dev/environment` with another one is refused.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
-    pub environment: Option<String>,
-    /// Vault or OpenBao.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub vault: Option<VaultStore>,
-    /// Barbican.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub barbican: Option<BarbicanStore>,
+    /// The backend itself.
+    #[serde(flatten)]
+    pub backend: Backend,
     /// Whose credentials are used.
     pub credentials: Credentials,
     /// Who may read what. Without a matching rule nothing is read.
     #[schemars(length(min = 1, max = 64))]
     pub access: Vec<AccessRule>,
-    /// Choices that weaken the store, with a reason and an end.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub insecure: Option<Insecure>,
 }
 
 /// Whose credentials a cluster store uses.

@@ -22,28 +22,7 @@ use crate::references::OBJECT_NAME;
     derive = "PartialEq",
     shortname = "kwss",
     category = "keyward",
-    doc = "Values of one or several stores, kept as one Kubernetes Secret of the same namespace.",
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
-    ),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
-    ),
-    printcolumn(name = "Secret", type_ = "string", json_path = ".status.secret.name"),
-    printcolumn(name = "Keys", type_ = "integer", json_path = ".status.secret.keys"),
-    printcolumn(name = "Changed", type_ = "date", json_path = ".status.secret.changedAt"),
-    printcolumn(name = "Rollout", type_ = "string", json_path = ".status.rollout.progress"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(
-        name = "Message",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
-        priority = 1
-    )
+    doc = "Values of one or several stores, kept as one Kubernetes Secret of the same namespace."
 )]
 #[serde(rename_all = "camelCase")]
 pub struct SyncedSecretSpec {

@@ -307,6 +307,18 @@ impl<'a> Scene<'a> {
         .await
     }
 
+    /// Changes a Secret as a person would.
+    pub async fn edit(&self, name: &str, change: &Value) -> Result<()> {
+        let params = PatchParams {
+            field_manager: Some("by-hand".into()),
+            ..PatchParams::default()
+        };
+        self.api::<Secret>()
+            .patch(name, &params, &Patch::Merge(change))
+            .await?;
+        Ok(())
+    }
+
     /// The values of a Secret; `None` where there is none.
     pub async fn values(&self, name: &str) -> Result<Option<BTreeMap<String, Vec<u8>>>> {
         let secret = self.api::<Secret>().get_opt(name).await?;

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use keyward_core::fault::{Class, Fault};
 use keyward_core::reason::Reason;
 use keyward_core::sync::grant::AccessRule;
 use keyward_core::sync::grant::selector::{Requirement, Selector};
 use keyward_crds::store::{BarbicanStore, Insecure, VaultStore};
-use keyward_crds::{ClusterSecretStore, CredentialScope, SecretStore};
+use keyward_crds::{Backend, ClusterSecretStore, CredentialScope, SecretStore, StoreStatus};
 
 use super::StoreKey;
 use crate::cluster::ObjectKey;
@@ -62,7 +63,7 @@ pub struct StoreObject {
     /// Who may read what; `None` for a store that belongs to one namespace.
     pub access: Option<Arc<[AccessRule]>>,
     /// Its status as last seen.
-    pub status: Option<keyward_crds::StoreStatus>,
+    pub status: Option<StoreStatus>,
 }
 
 /// The namespace whose Secrets, ConfigMaps and ServiceAccounts a store uses.
@@ -79,18 +80,7 @@ impl StoreObject {
     #[must_use]
     pub fn of_namespace(key: StoreKey, store: SecretStore) -> Self {
         let home = CredentialHome::Namespace(Arc::clone(&key.object.namespace));
-        Self {
-            key,
-            uid: store.metadata.uid.unwrap_or_default(),
-            generation: store.metadata.generation.unwrap_or_default(),
-            environment: store.spec.environment,
-            vault: store.spec.vault,
-            barbican: store.spec.barbican,
-            insecure: store.spec.insecure,
-            credentials: home,
-            access: None,
-            status: store.status,
-        }
+        Self::new(key, store.metadata, store.spec.backend, home, None, store.status)
     }
 
     /// Takes over a `ClusterSecretStore`.
@@ -112,18 +102,36 @@ impl StoreObject {
             .into_iter()
             .map(parse_rule)
             .collect::<Outcome<Vec<_>>>()?;
-        Ok(Self {
+        Ok(Self::new(
             key,
-            uid: store.metadata.uid.unwrap_or_default(),
-            generation: store.metadata.generation.unwrap_or_default(),
-            environment: store.spec.environment,
-            vault: store.spec.vault,
-            barbican: store.spec.barbican,
-            insecure: store.spec.insecure,
+            store.metadata,
+            store.spec.backend,
             credentials,
-            access: Some(access.into()),
-            status: store.status,
-        })
+            Some(access.into()),
+            store.status,
+        ))
+    }
+
+    fn new(
+        key: StoreKey,
+        metadata: ObjectMeta,
+        backend: Backend,
+        credentials: CredentialHome,
+        access: Option<Arc<[AccessRule]>>,
+        status: Option<StoreStatus>,
+    ) -> Self {
+        Self {
+            key,
+            uid: metadata.uid.unwrap_or_default(),
+            generation: metadata.generation.unwrap_or_default(),
+            environment: backend.environment,
+            vault: backend.vault,
+            barbican: backend.barbican,
+            insecure: backend.insecure,
+            credentials,
+            access,
+            status,
+        }
     }
 
     /// Refuses insecure choices that are not allowed or have ended.

@@ -3,6 +3,7 @@
 
 use anyhow::{Result, ensure};
 use keyward_tests::harness::{Case, Suite};
+use keyward_tests::operator::Operator;
 use keyward_tests::rig::poll;
 use keyward_tests::rig::vault::Kv;
 use serde_json::json;
@@ -94,17 +95,7 @@ async fn a_path_missing_from_kv_version_1_removes_nothing_whatever_the_policy(ca
 }
 
 async fn remove_keys_takes_the_keys_of_the_deleted_source_alone(case: Case) -> Result<()> {
-    let scene = Scene::new(&case, Kv::V2).await?;
-    scene.write("apps/db", &json!({"password": "first"})).await?;
-    scene.write("apps/cache", &json!({"token": "t"})).await?;
-    let operator = scene.operator().await?;
-    let spec = often_with(
-        &[path("apps/db"), path("apps/cache")],
-        &json!({"whenGone": {"deleted": "RemoveKeys"}}),
-    );
-    scene.synced("both", &spec).await?;
-    let all = [("password", "first"), ("token", "t")];
-    scene.holds("both", &all).await?;
+    let (scene, operator) = two_sources(&case, "RemoveKeys").await?;
     scene
         .vault
         .api()
@@ -160,17 +151,7 @@ async fn delete_secret_deletes_it_and_brings_it_back(case: Case) -> Result<()> {
 }
 
 async fn one_source_that_is_kept_keeps_the_whole_secret(case: Case) -> Result<()> {
-    let scene = Scene::new(&case, Kv::V2).await?;
-    scene.write("apps/db", &json!({"password": "first"})).await?;
-    scene.write("apps/cache", &json!({"token": "t"})).await?;
-    let operator = scene.operator().await?;
-    let spec = often_with(
-        &[path("apps/db"), path("apps/cache")],
-        &json!({"whenGone": {"deleted": "DeleteSecret"}}),
-    );
-    scene.synced("both", &spec).await?;
-    let all = [("password", "first"), ("token", "t")];
-    scene.holds("both", &all).await?;
+    let (scene, operator) = two_sources(&case, "DeleteSecret").await?;
     scene
         .vault
         .api()
@@ -185,7 +166,7 @@ async fn one_source_that_is_kept_keeps_the_whole_secret(case: Case) -> Result<()
         .delete_secret(&scene.mount, "apps/cache")
         .await?;
     scene.refreshed(&operator, "both").await?;
-    scene.holds("both", &all).await
+    scene.holds("both", &BOTH).await
 }
 
 async fn a_path_that_never_was_is_told_and_arrives_later(case: Case) -> Result<()> {
@@ -206,6 +187,22 @@ async fn a_path_that_never_was_is_told_and_arrives_later(case: Case) -> Result<(
     );
     scene.write("apps/later", &json!({"password": "first"})).await?;
     scene.holds("later", &FIRST).await
+}
+
+/// What [`two_sources`] begins with.
+const BOTH: [(&str, &str); 2] = [("password", "first"), ("token", "t")];
+
+/// A scene whose object `both` holds [`BOTH`], with this policy for what is deleted.
+async fn two_sources<'a>(case: &'a Case, when_deleted: &str) -> Result<(Scene<'a>, Operator)> {
+    let scene = Scene::new(case, Kv::V2).await?;
+    scene.write("apps/db", &json!({"password": "first"})).await?;
+    scene.write("apps/cache", &json!({"token": "t"})).await?;
+    let operator = scene.operator().await?;
+    let sources = [path("apps/db"), path("apps/cache")];
+    let policy = json!({"whenGone": {"deleted": when_deleted}});
+    scene.synced("both", &often_with(&sources, &policy)).await?;
+    scene.holds("both", &BOTH).await?;
+    Ok((scene, operator))
 }
 
 /// Waits until a removal is told by the condition and by an event.

@@ -1,11 +1,9 @@
 //! When nothing is written on purpose: observing, suspended, once; and when something is asked for now.
 
 use anyhow::{Result, ensure};
-use k8s_openapi::api::core::v1::Secret;
 use keyward_crds::REFRESH_ANNOTATION;
 use keyward_tests::harness::{Case, Suite};
 use keyward_tests::rig::vault::Kv;
-use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use crate::scene::{Scene, message_of, often_with, path, ready_of};
@@ -93,7 +91,8 @@ async fn suspend_leaves_everything_until_it_is_lifted(case: Case) -> Result<()> 
         ready.is_some_and(|ready| ready.status == "Unknown"),
         "suspended is not ready"
     );
-    edit(&scene, "db", "by hand").await?;
+    let by_hand = json!({"stringData": {"password": "by hand"}});
+    scene.edit("db", &by_hand).await?;
     scene.write("apps/db", &json!({"password": "second"})).await?;
     scene.holds("other", &[("password", "second")]).await?;
     scene.looked_again(&operator, "other").await?;
@@ -175,18 +174,4 @@ async fn a_refresh_request_is_carried_out_once(case: Case) -> Result<()> {
         .until("db", "refreshed again", handled("request-2"))
         .await
         .map(drop)
-}
-
-/// Changes the password in a Secret as a person would.
-async fn edit(scene: &Scene<'_>, name: &str, password: &str) -> Result<()> {
-    let patch = json!({"stringData": {"password": password}});
-    let params = PatchParams {
-        field_manager: Some("by-hand".into()),
-        ..PatchParams::default()
-    };
-    scene
-        .api::<Secret>()
-        .patch(name, &params, &Patch::Merge(&patch))
-        .await?;
-    Ok(())
 }

@@ -152,17 +152,19 @@ async fn a_hand_edit_is_reverted_at_once(case: Case) -> Result<()> {
     scene.synced_path("db", "apps/db").await?;
     scene.holds("db", &FIRST).await?;
     scene.ready("db").await?;
-    edit(&scene, "db", &json!({"stringData": {"password": "by hand"}})).await?;
+    scene
+        .edit("db", &json!({"stringData": {"password": "by hand"}}))
+        .await?;
     scene.holds("db", &FIRST).await?;
     scene.event("db", "DriftRepaired").await?;
-    edit(&scene, "db", &json!({"data": {"password": null}})).await?;
+    scene.edit("db", &json!({"data": {"password": null}})).await?;
     scene.holds("db", &FIRST).await?;
-    edit(
-        &scene,
-        "db",
-        &json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": "somebody"}}}),
-    )
-    .await?;
+    scene
+        .edit(
+            "db",
+            &json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": "somebody"}}}),
+        )
+        .await?;
     poll::until("the label to be put right", SOON, || async {
         let secret = scene.api::<Secret>().get("db").await;
         let labels = secret.map(|secret| secret.metadata.labels.unwrap_or_default());
@@ -175,7 +177,7 @@ async fn a_hand_edit_is_reverted_at_once(case: Case) -> Result<()> {
     })
     .await?;
     // A key that somebody adds to our Secret is theirs and stays.
-    edit(&scene, "db", &json!({"stringData": {"theirs": "x"}})).await?;
+    scene.edit("db", &json!({"stringData": {"theirs": "x"}})).await?;
     scene.write("apps/db", &json!({"password": "second"})).await?;
     scene.refresh("db").await?;
     scene
@@ -367,7 +369,7 @@ async fn an_immutable_secret_is_told(case: Case) -> Result<()> {
     scene.synced("db", &one(&json!({}))).await?;
     scene.holds("db", &FIRST).await?;
     scene.ready("db").await?;
-    edit(&scene, "db", &json!({"immutable": true})).await?;
+    scene.edit("db", &json!({"immutable": true})).await?;
     scene.write("apps/db", &json!({"password": "second"})).await?;
     scene
         .told(
@@ -404,19 +406,6 @@ async fn foreign(scene: &Scene<'_>, name: &str, secret_type: &str, data: &Value)
         ..PostParams::default()
     };
     scene.api::<Secret>().create(&params, &secret).await?;
-    Ok(())
-}
-
-/// Changes a Secret as a person does, without server-side apply.
-async fn edit(scene: &Scene<'_>, name: &str, change: &Value) -> Result<()> {
-    let params = PatchParams {
-        field_manager: Some("by-hand".into()),
-        ..PatchParams::default()
-    };
-    scene
-        .api::<Secret>()
-        .patch(name, &params, &Patch::Merge(change))
-        .await?;
     Ok(())
 }
 

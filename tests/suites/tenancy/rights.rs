@@ -4,17 +4,15 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule, Role};
 use keyward_tests::harness::{Case, Suite};
 use keyward_tests::operator;
 use keyward_tests::rig::kubernetes::{ApiRequest, Parts};
 use keyward_tests::rig::poll;
 use keyward_tests::rig::vault::Kv;
-use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use crate::scene::{self, AUTHOR, SOON, Scene};
+use crate::scene::{self, SOON, Scene};
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::tests!(suite, the_operator_has_the_rights_it_uses_and_no_other);
@@ -99,7 +97,8 @@ async fn be_busy(scene: &Scene<'_>) -> Result<()> {
     scene.ready("web").await?;
     // The same event twice is one event that is counted up.
     for _ in 0..2 {
-        change_by_hand(scene, "db").await?;
+        let by_hand = json!({"stringData": {"password": "by hand"}});
+        scene.edit("db", &by_hand).await?;
         scene.holds("db", &[("password", "first")]).await?;
     }
     // One Secret goes with its value, one with its object.
@@ -119,19 +118,6 @@ async fn be_busy(scene: &Scene<'_>) -> Result<()> {
     });
     scene.synced("foreign", &adopting).await?;
     scene.ready("foreign").await?;
-    Ok(())
-}
-
-async fn change_by_hand(scene: &Scene<'_>, name: &str) -> Result<()> {
-    let patch = json!({"stringData": {"password": "by hand"}});
-    let params = PatchParams {
-        field_manager: Some(AUTHOR.to_owned()),
-        ..PatchParams::default()
-    };
-    scene
-        .api::<Secret>()
-        .patch(name, &params, &Patch::Merge(&patch))
-        .await?;
     Ok(())
 }
 

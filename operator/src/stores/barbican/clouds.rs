@@ -244,27 +244,37 @@ impl Auth {
                 "auth.application_credential_secret",
             ));
         }
+        let user = self.user();
         let secret = self
             .application_credential_secret
             .ok_or(CloudsError::Missing("auth.application_credential_secret"))?;
         let credential = match (self.application_credential_id, self.application_credential_name) {
             // The id wins in other readers too; a name beside it is only a label.
             (Some(id), _) => CredentialRef::Id(id),
-            (None, Some(name)) => CredentialRef::Name {
-                name,
-                user: user(
-                    self.username,
-                    self.user_id,
-                    self.user_domain_name,
-                    self.user_domain_id,
-                )?,
-            },
+            (None, Some(name)) => CredentialRef::Name { name, user: user? },
             (None, None) => return Err(CloudsError::Missing("auth.application_credential_id")),
         };
         Ok(KeystoneAuth::ApplicationCredential {
             credential,
             secret: secret.0,
         })
+    }
+
+    fn user(&self) -> Result<UserRef, CloudsError> {
+        match one_of(
+            ("auth.user_id", self.user_id.clone().map(Either::Id)),
+            ("auth.username", self.username.clone().map(Either::Name)),
+        )? {
+            None => Err(CloudsError::Missing("auth.username")),
+            Some(Either::Id(id)) => Ok(UserRef::Id(id)),
+            Some(Either::Name(name)) => Ok(UserRef::Name {
+                name,
+                domain: domain(
+                    ("auth.user_domain_name", self.user_domain_name.clone()),
+                    ("auth.user_domain_id", self.user_domain_id.clone()),
+                )?,
+            }),
+        }
     }
 
     fn into_password(self, names_credential: bool) -> Result<KeystoneAuth, CloudsError> {
@@ -280,6 +290,7 @@ impl Auth {
                 problem: "asks for a domain or system scope; secrets live in a project, so name a project",
             });
         }
+        let user = self.user();
         let password = self.password.ok_or(CloudsError::Missing("auth.password"))?;
         let project = match (self.project_id, self.project_name) {
             // Files made by the dashboard hold both; the id says it all.
@@ -294,12 +305,7 @@ impl Auth {
             (None, None) => return Err(CloudsError::Missing("auth.project_name")),
         };
         Ok(KeystoneAuth::Password {
-            user: user(
-                self.username,
-                self.user_id,
-                self.user_domain_name,
-                self.user_domain_id,
-            )?,
+            user: user?,
             password: password.0,
             project,
         })
@@ -309,28 +315,6 @@ impl Auth {
 enum Either {
     Id(String),
     Name(String),
-}
-
-fn user(
-    name: Option<String>,
-    id: Option<String>,
-    domain_name: Option<String>,
-    domain_id: Option<String>,
-) -> Result<UserRef, CloudsError> {
-    match one_of(
-        ("auth.user_id", id.map(Either::Id)),
-        ("auth.username", name.map(Either::Name)),
-    )? {
-        None => Err(CloudsError::Missing("auth.username")),
-        Some(Either::Id(id)) => Ok(UserRef::Id(id)),
-        Some(Either::Name(name)) => Ok(UserRef::Name {
-            name,
-            domain: domain(
-                ("auth.user_domain_name", domain_name),
-                ("auth.user_domain_id", domain_id),
-            )?,
-        }),
-    }
 }
 
 fn domain(

@@ -28,12 +28,8 @@ pub(super) fn register(suite: &mut Suite) {
 }
 
 async fn each_way_of_logging_in_to_keystone_works(case: Case) -> Result<()> {
-    let cloud = Cloud::new(&case).await?;
+    let cloud = Cloud::with_db(&case).await?;
     let (scene, tenant) = (&cloud.scene, &cloud.tenant);
-    tenant
-        .key_manager()
-        .store(&NewSecret::named("db"), b"first")
-        .await?;
     let credential = tenant.application_credential(&CredentialTerms::default()).await?;
     let clouds = json!({"clouds": {
         "by-password": {
@@ -91,12 +87,8 @@ async fn each_way_of_logging_in_to_keystone_works(case: Case) -> Result<()> {
 async fn a_wrong_credential_of_keystone_is_said_and_a_corrected_one_taken_up_at_once(
     case: Case,
 ) -> Result<()> {
-    let cloud = Cloud::new(&case).await?;
+    let cloud = Cloud::with_db(&case).await?;
     let (scene, tenant) = (&cloud.scene, &cloud.tenant);
-    tenant
-        .key_manager()
-        .store(&NewSecret::named("db"), b"first")
-        .await?;
     let credential = tenant.application_credential(&CredentialTerms::default()).await?;
     let by_credential = cloud.spec(&json!({"applicationCredential": {
         "id": credential.id, "secretRef": {"name": "credential", "key": "secret"},
@@ -139,13 +131,8 @@ async fn a_wrong_credential_of_keystone_is_said_and_a_corrected_one_taken_up_at_
 }
 
 async fn barbican_is_found_by_region_interface_override_and_ca(case: Case) -> Result<()> {
-    let cloud = Cloud::new(&case).await?;
+    let cloud = Cloud::with_db(&case).await?;
     let scene = &cloud.scene;
-    cloud
-        .tenant
-        .key_manager()
-        .store(&NewSecret::named("db"), b"first")
-        .await?;
     let base = cloud.by_credential("login").await?;
     let with = |field: &str, value: serde_json::Value| {
         let mut spec = base.clone();
@@ -274,12 +261,8 @@ async fn stores_with_one_credential_share_a_token_and_give_it_back_once(case: Ca
 }
 
 async fn stores_that_share_a_bad_password_cause_one_failed_login(case: Case) -> Result<()> {
-    let cloud = Cloud::new(&case).await?;
+    let cloud = Cloud::with_db(&case).await?;
     let (scene, tenant) = (&cloud.scene, &cloud.tenant);
-    tenant
-        .key_manager()
-        .store(&NewSecret::named("db"), b"first")
-        .await?;
     let log = cloud.servers.access_log(Service::Keystone);
     let names: Vec<String> = (0..10).map(|number| format!("store-{number}")).collect();
     for name in &names {

@@ -6,7 +6,7 @@ mod values;
 
 use anyhow::Result;
 use keyward_tests::harness::{Case, Suite};
-use keyward_tests::rig::openstack::{CredentialTerms, OpenStack, Role, Tenant};
+use keyward_tests::rig::openstack::{CredentialTerms, NewSecret, OpenStack, Role, Tenant};
 use keyward_tests::rig::vault::Kv;
 use serde_json::{Value, json};
 
@@ -36,6 +36,14 @@ impl<'a> Cloud<'a> {
             servers,
             tenant: servers.tenant(Role::Member).await?,
         })
+    }
+
+    /// A project whose secret `db` is `first`; no store yet.
+    async fn with_db(case: &'a Case) -> Result<Self> {
+        let cloud = Self::new(case).await?;
+        let keys = cloud.tenant.key_manager();
+        keys.store(&NewSecret::named("db"), b"first").await?;
+        Ok(cloud)
     }
 
     /// Makes a working store `barbican`, by application credential.

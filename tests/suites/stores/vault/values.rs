@@ -215,15 +215,22 @@ async fn odd_paths_and_values_survive(case: Case) -> Result<()> {
     Ok(())
 }
 
-async fn denied_metadata_leads_to_reading(case: Case) -> Result<()> {
+/// A mount with a value at `app`, and a store that may read what is at `allowed` in it and nothing else.
+async fn reading_only(case: &Case, allowed: &str) -> Result<(String, VaultStore)> {
     let (vault, mount) = (case.vault().await?, case.kv_mount(Kv::V2).await?);
     vault
         .api()
         .write_secret(&mount, Kv::V2, "app", &json!({ "n": 1 }))
         .await?;
-    let login = token_for(&case, &[(&format!("{mount}/data/*"), &["read"])]).await?;
+    let login = token_for(case, &[(&format!("{mount}/{allowed}"), &["read"])]).await?;
     let auth = keyward::stores::vault::VaultAuth::Token(login.token.into());
     let store = store(vault, &mount, auth)?;
+    Ok((mount, store))
+}
+
+async fn denied_metadata_leads_to_reading(case: Case) -> Result<()> {
+    let (mount, store) = reading_only(&case, "data/*").await?;
+    let vault = case.vault().await?;
     let before = vault.audit().mark()?;
     for _ in 0..3 {
         assert_eq!(store.probe(&at("app")).await?, Probe::NeedsRead);
@@ -239,14 +246,7 @@ async fn denied_metadata_leads_to_reading(case: Case) -> Result<()> {
 }
 
 async fn a_policy_that_denies_everything_is_no_absence(case: Case) -> Result<()> {
-    let (vault, mount) = (case.vault().await?, case.kv_mount(Kv::V2).await?);
-    vault
-        .api()
-        .write_secret(&mount, Kv::V2, "app", &json!({ "n": 1 }))
-        .await?;
-    let login = token_for(&case, &[(&format!("{mount}/data/other"), &["read"])]).await?;
-    let auth = keyward::stores::vault::VaultAuth::Token(login.token.into());
-    let store = store(vault, &mount, auth)?;
+    let (_, store) = reading_only(&case, "data/other").await?;
     assert_eq!(store.probe(&at("app")).await?, Probe::NeedsRead);
     let Err(fault) = store.read(&at("app")).await else {
         bail!("the read is denied")

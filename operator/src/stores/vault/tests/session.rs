@@ -219,18 +219,7 @@ async fn a_token_that_may_not_look_itself_up_is_not_made_anew_for_every_denied_c
 async fn a_dead_token_made_elsewhere_is_rejected_and_remembered() {
     let server = vault(numbered(|_| false)).await;
     let auth = VaultAuth::Token("mine".into());
-    let store = VaultStore::new(VaultConfig {
-        auth,
-        ..config(&server)
-    })
-    .unwrap();
-    for _ in 0..2 {
-        assert_eq!(
-            store.probe(&at("app")).await.unwrap_err().reason,
-            Reason::CredentialRejected
-        );
-    }
-    assert_eq!(server.seen().len(), 1);
+    rejected_once(&server, auth).await;
 }
 
 #[tokio::test]
@@ -335,18 +324,7 @@ async fn a_refused_login_with_a_minted_token_pauses() {
         role: "r".into(),
         jwt: Arc::new(Mint("jwt")),
     };
-    let store = VaultStore::new(VaultConfig {
-        auth,
-        ..config(&server)
-    })
-    .unwrap();
-    for _ in 0..3 {
-        assert_eq!(
-            store.probe(&at("app")).await.unwrap_err().reason,
-            Reason::CredentialRejected
-        );
-    }
-    assert_eq!(server.seen().len(), 1);
+    rejected_once(&server, auth).await;
 }
 
 #[tokio::test]
@@ -373,4 +351,20 @@ async fn a_store_that_was_never_used_closes_without_a_call() {
     let server = vault(|_| None).await;
     store(&server).close().await;
     assert!(server.seen().is_empty());
+}
+
+/// Asks three times with a login that is refused: it is shown to the server once.
+async fn rejected_once(server: &StandIn, auth: VaultAuth) {
+    let store = VaultStore::new(VaultConfig {
+        auth,
+        ..config(server)
+    })
+    .unwrap();
+    for _ in 0..3 {
+        assert_eq!(
+            store.probe(&at("app")).await.unwrap_err().reason,
+            Reason::CredentialRejected
+        );
+    }
+    assert_eq!(server.seen().len(), 1);
 }
