@@ -1,14 +1,18 @@
-//! A policy that is taken away at the store, and given back.
+//! Rights that are taken away at the store, and given back.
 
 use anyhow::Result;
 use keyward_tests::harness::{Case, Suite};
 use keyward_tests::rig::vault::Kv;
 use serde_json::json;
 
-use crate::scene::Scene;
+use crate::scene::{AUDIENCE, FIRST, Scene};
 
 pub(super) fn register(suite: &mut Suite) {
-    keyward_tests::vault_tests!(suite, a_right_taken_away_keeps_the_secret_until_it_is_given_back,);
+    keyward_tests::vault_tests!(
+        suite,
+        a_right_taken_away_keeps_the_secret_until_it_is_given_back,
+        a_login_refused_later_keeps_the_secret_until_it_is_let_in_again,
+    );
 }
 
 async fn a_right_taken_away_keeps_the_secret_until_it_is_given_back(case: Case) -> Result<()> {
@@ -36,10 +40,42 @@ async fn a_right_taken_away_keeps_the_secret_until_it_is_given_back(case: Case) 
             "was denied by the store's policy",
         )
         .await?;
-    scene.holds("db", &[("password", "first")]).await?;
+    scene.holds("db", &FIRST).await?;
+    // It fails on in the same words: that is told once.
+    let mark = scene.kubernetes.audit().mark().await?;
+    for _ in 0..2 {
+        scene.refreshed(&operator, "db").await?;
+    }
+    let asked = scene.asked_of_kubernetes(mark).await?;
+    let told = asked
+        .iter()
+        .filter(|request| request.resource == "syncedsecrets/status");
+    assert_eq!(told.count(), 0, "a failure that goes on says nothing new");
 
     scene.allow_policy("reader", &rights("*")).await?;
     scene.holds("db", &[("password", "second")]).await?;
     scene.ready("db").await?;
     Ok(())
+}
+
+async fn a_login_refused_later_keeps_the_secret_until_it_is_let_in_again(case: Case) -> Result<()> {
+    let (scene, operator) = Scene::with_db(&case, Kv::V2, &json!({})).await?;
+    let nobody = json!({
+        "bound_service_account_names": ["nobody"],
+        "bound_service_account_namespaces": [scene.namespace],
+        "audience": AUDIENCE,
+    });
+    let api = scene.vault.api();
+    api.create_role(&scene.auth_mount(), "reader", &nobody).await?;
+    scene.revoke_logins().await?;
+    scene.write("apps/db", &json!({"password": "second"})).await?;
+    scene.told(&operator, "db", "CredentialRejected", "login").await?;
+    scene.store_reason("vault", "CredentialRejected").await?;
+    scene.holds("db", &FIRST).await?;
+
+    let rights = format!("path \"{}/*\" {{ capabilities = [\"read\"] }}", scene.mount);
+    scene.allow_policy("reader", &rights).await?;
+    scene.holds("db", &[("password", "second")]).await?;
+    scene.ready("db").await?;
+    scene.store_reason("vault", "StoreReady").await.map(drop)
 }

@@ -11,7 +11,7 @@ use keyward_tests::rig::poll;
 use serde_json::json;
 
 use super::Cloud;
-use crate::scene::SOON;
+use crate::scene::{FIRST, SOON};
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::tests!(
@@ -23,6 +23,7 @@ pub(super) fn register(suite: &mut Suite) {
         an_expiry_is_warned_of_and_the_value_outlives_it,
         a_deleted_secret_is_kept_until_one_of_its_name_comes,
         what_a_search_loses_is_kept_until_one_of_its_name_comes,
+        a_secret_without_a_value_keeps_the_last_one_until_it_has_one,
     );
 }
 
@@ -284,6 +285,31 @@ async fn what_a_search_loses_is_kept_until_one_of_its_name_comes(case: Case) -> 
     scene.refresh("found").await?;
     scene.holds("found", &[("svc-b", "b")]).await?;
     scene.ready("found").await.map(drop)
+}
+
+async fn a_secret_without_a_value_keeps_the_last_one_until_it_has_one(case: Case) -> Result<()> {
+    let cloud = Cloud::with_db(&case).await?;
+    let (scene, keys) = (&cloud.scene, cloud.tenant.key_manager());
+    let spec = cloud.by_credential("login").await?;
+    scene.store("barbican", &spec).await?;
+    let operator = scene.operator().await?;
+    cloud
+        .synced("db", &json!({"name": "db", "key": "password"}))
+        .await?;
+    scene.holds("db", &FIRST).await?;
+    let made = scene.ready("db").await?.status.map(|status| status.versions);
+    let id = made.into_iter().flatten().find_map(|version| version.id);
+    next_second(&id.context("the version names its secret")?, &cloud).await?;
+    let id = keys.store_without_payload(&NewSecret::named("db")).await?;
+    scene.refresh("db").await?;
+    scene
+        .told(&operator, "db", "RemoteEmpty", "exists and holds no value")
+        .await?;
+    scene.holds("db", &FIRST).await?;
+    keys.set_payload(&id, b"second").await?.ok("set the value")?;
+    scene.refresh("db").await?;
+    scene.holds("db", &[("password", "second")]).await?;
+    scene.ready("db").await.map(drop)
 }
 
 /// Waits until the next secret is made in a later second than this one: Barbican orders by that.
