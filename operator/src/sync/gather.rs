@@ -36,7 +36,7 @@ pub(super) struct Target {
 
 /// A place that a search gave once, lists no more, and that holds no value.
 pub(super) struct Lost {
-    name: String,
+    called: String,
     label: String,
     absence: Absence,
 }
@@ -54,7 +54,7 @@ impl Lost {
     pub(super) fn gone(&self) -> Gone<'_> {
         Gone {
             label: &self.label,
-            unlisted: Some(&self.name),
+            unlisted: Some(&self.called),
             absence: self.absence,
         }
     }
@@ -183,7 +183,7 @@ pub(super) async fn lost(
         match what_is_there(reader, &target, since).await? {
             Some(absence) => lost.push(Lost {
                 label: found.shown(),
-                name: found.name,
+                called: accepted.called().unwrap_or(found.name),
                 absence,
             }),
             None if source.asks_for_tags() => {}

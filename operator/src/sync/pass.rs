@@ -9,11 +9,10 @@ use chrono::{DateTime, Utc};
 use keyward_core::sync::absence::{Gone, Settlement};
 use keyward_core::sync::fingerprint::FingerprintKey;
 use keyward_core::sync::freshness::{LastLook, Occasion};
-use keyward_core::sync::lineage;
-use keyward_core::sync::observe;
 use keyward_core::sync::ownership::Deed;
 use keyward_core::sync::told::State;
 use keyward_core::sync::version::Consent;
+use keyward_core::sync::{lineage, observe};
 use keyward_crds::SyncedSecret;
 use keyward_crds::synced_secret::{Mode, RefreshPolicy, SyncedSecretStatus, WrittenSecret};
 use tokio::time::Instant;
@@ -170,8 +169,10 @@ impl Pass<'_> {
                 versions: Vec::new(),
                 ..self.acknowledge(old)
             };
-            let done = Done::at_rest(status, state);
-            return Ok(Done { deed, ..done });
+            return Ok(Done {
+                deed,
+                ..Done::at_rest(status, state)
+            });
         }
         let rendered = render::render(plan, &spec.target.type_, &read.values, self.fingerprints)?;
         if spec.mode == Mode::Observe {
@@ -180,9 +181,8 @@ impl Pass<'_> {
             return Ok(Done::at_rest(self.acknowledge(old), State::Observed { pending }));
         }
         let written = self.writer.write(self, plan, &old, secret, &rendered).await?;
-        let versions = read.values.iter();
-        let versions =
-            versions.map(|(target, reading)| translate::accepted_from(&target.origin, &reading.version));
+        let taken = read.values.iter();
+        let versions = taken.map(|(target, read)| translate::accepted_from(&target.origin, &read.version));
         let written_secret = WrittenSecret {
             name: plan.target.name.to_string(),
             uid: written.uid,

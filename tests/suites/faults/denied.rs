@@ -11,6 +11,7 @@ pub(super) fn register(suite: &mut Suite) {
     keyward_tests::vault_tests!(
         suite,
         a_right_taken_away_keeps_the_secret_until_it_is_given_back,
+        a_denial_that_goes_on_is_told_once,
         a_login_refused_later_keeps_the_secret_until_it_is_let_in_again,
     );
 }
@@ -41,6 +42,21 @@ async fn a_right_taken_away_keeps_the_secret_until_it_is_given_back(case: Case) 
         )
         .await?;
     scene.holds("db", &FIRST).await?;
+
+    scene.allow_policy("reader", &rights("*")).await?;
+    scene.holds("db", &[("password", "second")]).await?;
+    scene.ready("db").await?;
+    Ok(())
+}
+
+async fn a_denial_that_goes_on_is_told_once(case: Case) -> Result<()> {
+    let scene = Scene::new(&case, Kv::V2).await?;
+    scene.write("apps/db", &json!({"password": "first"})).await?;
+    let elsewhere = format!("path \"{}/nothing\" {{ capabilities = [\"read\"] }}", scene.mount);
+    scene.allow_policy("reader", &elsewhere).await?;
+    let operator = scene.operator().await?;
+    scene.synced_path("db", "apps/db").await?;
+    scene.told(&operator, "db", "RemoteDenied", "was denied").await?;
     // It fails on in the same words: that is told once.
     let mark = scene.kubernetes.audit().mark().await?;
     for _ in 0..2 {
@@ -51,10 +67,6 @@ async fn a_right_taken_away_keeps_the_secret_until_it_is_given_back(case: Case) 
         .iter()
         .filter(|request| request.resource == "syncedsecrets/status");
     assert_eq!(told.count(), 0, "a failure that goes on says nothing new");
-
-    scene.allow_policy("reader", &rights("*")).await?;
-    scene.holds("db", &[("password", "second")]).await?;
-    scene.ready("db").await?;
     Ok(())
 }
 

@@ -46,8 +46,8 @@ pub struct WhenGone {
 pub struct Gone<'a> {
     /// How messages call the place.
     pub label: &'a str,
-    /// The name that a search knew it by and lists no more; `None` where the place is still listed, or named by the
-    /// source itself.
+    /// Name and version of what a search found there and lists no more; `None` where the place is still listed, or
+    /// named by the source itself.
     pub unlisted: Option<&'a str>,
     /// How the store puts it.
     pub absence: Absence,

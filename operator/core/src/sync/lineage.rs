@@ -40,6 +40,18 @@ pub struct Offered<'a> {
     pub version: SeenVersion,
 }
 
+impl Accepted {
+    /// What names this version of something that a search found, and no other version of it.
+    #[must_use]
+    pub fn called(&self) -> Option<String> {
+        let name = self.origin.found_as.as_ref()?;
+        Some(match self.version.mark() {
+            Some(mark) => format!("{name}:{mark}"),
+            None => name.clone(),
+        })
+    }
+}
+
 /// Whether what the stores show is what was accepted, place for place. A place without a version is one that only
 /// its value can tell, or that has none: such a place is always worth a read.
 pub fn nothing_new<'a>(
@@ -241,6 +253,20 @@ mod tests {
         };
         let lost = lost(&before, &BTreeSet::from([&listed]), below);
         assert_eq!(lost, [&before[2]]);
+    }
+
+    #[test]
+    fn what_was_found_is_called_by_name_and_version() {
+        assert_eq!(
+            accepted(0, Some("apps/a"), 3).called().as_deref(),
+            Some("apps/a:3@3")
+        );
+        let unversioned = Accepted {
+            version: SeenVersion::default(),
+            ..accepted(0, Some("apps/a"), 3)
+        };
+        assert_eq!(unversioned.called().as_deref(), Some("apps/a"));
+        assert_eq!(accepted(0, None, 3).called(), None);
     }
 
     proptest! {

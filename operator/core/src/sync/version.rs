@@ -53,6 +53,21 @@ pub struct Regression {
     pub offered: SeenVersion,
 }
 
+impl SeenVersion {
+    /// What tells it from other versions of its place, short and free of spaces, so that it fits an annotation typed
+    /// by hand. `None` where the store tells nothing.
+    #[must_use]
+    pub fn mark(&self) -> Option<String> {
+        match (self.number, &self.id, self.created) {
+            (Some(number), _, Some(created)) => Some(format!("{number}@{}", created.timestamp())),
+            (Some(number), _, None) => Some(number.to_string()),
+            (None, Some(id), _) => Some(id.clone()),
+            (None, None, Some(created)) => Some(format!("@{}", created.timestamp())),
+            (None, None, None) => None,
+        }
+    }
+}
+
 impl VersionStep {
     /// Whether the offered version may be written.
     #[must_use]
@@ -65,6 +80,7 @@ impl Regression {
     /// The text that acknowledges exactly this step back; an acknowledgement of another one does not fit.
     #[must_use]
     pub fn acknowledgement(&self) -> String {
+        let mark = |version: &SeenVersion| version.mark().unwrap_or_else(|| "unknown".to_owned());
         format!("{}->{}", mark(&self.accepted), mark(&self.offered))
     }
 }
@@ -152,17 +168,6 @@ fn natural_step(accepted: &SeenVersion, offered: &SeenVersion) -> VersionStep {
         // Neither number nor identity nor time: such a store (KV v1) has no notion of going back.
         (None, None) if accepted.id.is_none() && offered.id.is_none() && same_time => VersionStep::Same,
         _ => regressed(),
-    }
-}
-
-/// Short and free of spaces, so that it fits an annotation value typed by hand.
-fn mark(version: &SeenVersion) -> String {
-    match (version.number, &version.id, version.created) {
-        (Some(number), _, Some(created)) => format!("{number}@{}", created.timestamp()),
-        (Some(number), _, None) => number.to_string(),
-        (None, Some(id), _) => id.clone(),
-        (None, None, Some(created)) => format!("@{}", created.timestamp()),
-        (None, None, None) => "unknown".to_owned(),
     }
 }
 

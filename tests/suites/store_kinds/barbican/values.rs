@@ -11,7 +11,7 @@ use keyward_tests::rig::poll;
 use serde_json::json;
 
 use super::Cloud;
-use crate::scene::{FIRST, SOON};
+use crate::scene::{FIRST, SOON, acknowledgement_in, message_of};
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::tests!(
@@ -279,10 +279,11 @@ async fn what_a_search_loses_is_kept_until_one_of_its_name_comes(case: Case) -> 
         .await?;
     scene.ready("found").await?;
     keys.delete(&id).await?;
-    scene
-        .annotate("found", ACKNOWLEDGE_ANNOTATION, "svc-a->gone")
-        .await?;
     scene.refresh("found").await?;
+    let object = scene.told(&operator, "found", "RemoteNotFound", words).await?;
+    let words = acknowledgement_in(message_of(&object)?)?;
+    ensure!(words.contains(&id), "{words}");
+    scene.annotate("found", ACKNOWLEDGE_ANNOTATION, words).await?;
     scene.holds("found", &[("svc-b", "b")]).await?;
     scene.ready("found").await.map(drop)
 }
