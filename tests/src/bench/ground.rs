@@ -1,7 +1,7 @@
 //! What everything is measured on: servers of the benchmark's own, Secrets of strangers, and values in stores.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -59,6 +59,8 @@ pub struct Ground {
     openstack: OnceCell<OpenStack>,
     program: PathBuf,
     stocks: Mutex<Stocks>,
+    /// Namespaces that hold a population.
+    pub populated: Mutex<BTreeSet<String>>,
 }
 
 /// By engine and number of keys.
@@ -102,6 +104,7 @@ impl Ground {
             openstack: OnceCell::new(),
             program,
             stocks: Mutex::default(),
+            populated: Mutex::default(),
         })
     }
 

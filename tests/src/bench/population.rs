@@ -55,6 +55,7 @@ impl<'a> Population<'a> {
         let stock = ground.stock(&shape).await?;
         let namespace = format!("bench-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
         ground.kubernetes.create_namespace(&namespace).await?;
+        ground.populated.lock().await.insert(namespace.clone());
         let population = Self {
             ground,
             shape,
@@ -134,9 +135,7 @@ impl<'a> Population<'a> {
 
     /// Deletes the objects, their Secrets and their store: the next operator must not find them.
     pub async fn clear(&self) -> Result<()> {
-        empty(&self.api::<SecretStore>()).await?;
-        empty(&self.api::<SyncedSecret>()).await?;
-        empty(&self.api::<Secret>()).await
+        clear(self.ground, &self.namespace).await
     }
 
     /// The name of the object with this number, and of its Secret.
@@ -215,6 +214,24 @@ impl<'a> Population<'a> {
             .await?;
         Ok(())
     }
+}
+
+/// Clears every namespace whose population was not, because something failed.
+pub async fn clear_leftovers(ground: &Ground) -> Result<()> {
+    let left = ground.populated.lock().await.clone();
+    for namespace in left {
+        clear(ground, &namespace).await?;
+    }
+    Ok(())
+}
+
+async fn clear(ground: &Ground, namespace: &str) -> Result<()> {
+    let client = ground.kubernetes.client();
+    empty::<SecretStore>(&Api::namespaced(client.clone(), namespace)).await?;
+    empty::<SyncedSecret>(&Api::namespaced(client.clone(), namespace)).await?;
+    empty::<Secret>(&Api::namespaced(client, namespace)).await?;
+    ground.populated.lock().await.remove(namespace);
+    Ok(())
 }
 
 /// Whether an object, or its Secret, is one of those that are waited for.

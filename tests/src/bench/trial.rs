@@ -91,6 +91,15 @@ impl<'a> Trial<'a> {
         gauge::cpu(process(&self.operator)?)
     }
 
+    /// Whether the operator has ended by itself.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.operator
+            .process()
+            .ended()
+            .is_ok_and(|status| status.is_some())
+    }
+
     /// Stops the operator and takes the objects away.
     pub async fn end(&self) -> Result<()> {
         self.operator.stop().await?;

@@ -40,12 +40,13 @@ pub(super) async fn run(bench: &mut Bench<'_>, objects: usize) -> Result<()> {
     let vault = &bench.ground.vault;
     vault.stop().await?;
     tokio::time::sleep(interval * INTERVALS).await;
-    let ready = population.count_ready().await?;
-    ensure!(ready == 0, "{ready} objects are ready without a store");
+    let ready = population.count_ready().await;
     vault.start_sealed().await?;
     let marks = Marks::now(&population).await?;
     vault.unseal().await?;
     let back = clock::now();
+    let ready = ready?;
+    ensure!(ready == 0, "{ready} objects were ready without a store");
     bench.say(&shape, "the store is back");
     let last = population.ready(&user(), marks.api, WITHIN).await?;
     let seconds = (last - back)

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::bench::report::Measure;
 use crate::bench::trial::{Marks, Trial, memory_measures};
@@ -27,13 +27,19 @@ pub(super) async fn measure(trial: &Trial<'_>) -> Result<Vec<Measure>> {
     kubernetes.start_api_server().await?;
     poll::until("everything to be listed anew", WITHIN, async || {
         let asked = marks.asked_of_api(population).await.unwrap_or_default();
-        LARGE.iter().all(|kind| {
-            asked
-                .iter()
-                .any(|request| request.verb == "list" && request.resource == *kind && request.status == 200)
-        })
+        // One that has lost its lease meanwhile lists nothing any more; that is found out below.
+        trial.has_ended()
+            || LARGE.iter().all(|kind| {
+                asked.iter().any(|request| {
+                    request.verb == "list" && request.resource == *kind && request.status == 200
+                })
+            })
     })
     .await?;
+    ensure!(
+        !trial.has_ended(),
+        "the API server was away for so long that the operator lost its lease and ended: the machine is too busy"
+    );
     tokio::time::sleep(LATER).await;
     Ok(memory_measures(
         "after-relist",
