@@ -1,7 +1,7 @@
 //! The table of behaviour names tests that exist, and the threat model too.
 //!
 //! Names are spelled as `cargo test` prints them, with the crate or program in front: `keyward_core::sync::keys::tests::…`,
-//! `suites::stores::…`.
+//! `suites::contract::…`.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

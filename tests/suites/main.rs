@@ -2,6 +2,7 @@
 
 mod behaviour;
 mod chart;
+mod contract;
 mod demo;
 mod endpoints;
 mod faults;
@@ -10,7 +11,6 @@ mod rig;
 mod scene;
 mod silence;
 mod store_kinds;
-mod stores;
 mod sync;
 mod tenancy;
 
@@ -33,7 +33,7 @@ fn main() -> Result<ExitCode> {
     demo::register(&mut suite);
     rig::register(&mut suite);
     sync::register(&mut suite);
-    stores::register(&mut suite);
+    contract::register(&mut suite);
     faults::register(&mut suite);
     chart::register(&mut suite);
     endpoints::register(&mut suite);

@@ -350,6 +350,7 @@ pub(super) mod tests {
     use std::sync::{Arc, Mutex};
 
     use http::Response;
+    use keyward_stand_ins::kubernetes::ApiServer;
     use serde_json::{Value, json};
     use tower::service_fn;
 
@@ -400,6 +401,13 @@ pub(super) mod tests {
             }
         });
         (Client::new(service, "default"), log)
+    }
+
+    /// A client of a stand-in, in the process: tests may stop the clock.
+    pub(in crate::cluster) fn client_of(server: &ApiServer) -> Client {
+        let server = server.clone();
+        scripted(move |seen| server.answer(seen.method.as_str(), &seen.path, &seen.content_type, &seen.body))
+            .0
     }
 
     fn question(method: Method) -> Question<'static> {

@@ -284,101 +284,63 @@ impl std::fmt::Display for Lost {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use keyward_stand_ins::kubernetes::ApiServer;
 
-    use super::super::call::tests::scripted;
+    use super::super::call::tests::client_of;
     use super::*;
 
-    /// One lease behind resourceVersions, as the API server keeps it.
-    #[derive(Clone, Default)]
-    struct Server(Arc<Mutex<(Option<Value>, u64, bool)>>);
+    const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/keyward/leases/keyward";
 
-    impl Server {
-        fn client(&self) -> Client {
-            let server = self.clone();
-            scripted(move |seen| {
-                let mut state = server.0.lock().unwrap();
-                if state.2 {
-                    return (503, json!({}));
-                }
-                if seen.method == Method::GET {
-                    return state
-                        .0
-                        .clone()
-                        .map_or((404, json!({"code": 404})), |lease| (200, lease));
-                }
-                let current = state
-                    .0
-                    .as_ref()
-                    .map(|lease| lease["metadata"]["resourceVersion"].clone());
-                let expected = seen.body["metadata"].get("resourceVersion").cloned();
-                if current != expected {
-                    return (409, json!({"code": 409, "reason": "Conflict"}));
-                }
-                state.1 += 1;
-                let mut lease = seen.body.clone();
-                lease["metadata"]["resourceVersion"] = state.1.to_string().into();
-                state.0 = Some(lease.clone());
-                (200, lease)
-            })
-            .0
-        }
+    fn candidate(server: &ApiServer, identity: &str) -> Candidate {
+        Candidate::new(
+            client_of(server),
+            ObjectKey::new("keyward", "keyward"),
+            identity.into(),
+            LeaseTiming::default(),
+        )
+    }
 
-        fn candidate(&self, identity: &str) -> Candidate {
-            Candidate::new(
-                self.client(),
-                ObjectKey::new("keyward", "keyward"),
-                identity.into(),
-                LeaseTiming::default(),
-            )
-        }
-
-        fn holder(&self) -> String {
-            let state = self.0.lock().unwrap();
-            let lease = state.0.as_ref().expect("there is a lease");
-            lease["spec"]["holderIdentity"].as_str().unwrap().to_owned()
-        }
-
-        fn fail(&self, failing: bool) {
-            self.0.lock().unwrap().2 = failing;
-        }
+    fn holder(server: &ApiServer) -> String {
+        let state = server.state();
+        let holder = &state.objects[LEASE].body["spec"]["holderIdentity"];
+        holder.as_str().unwrap().to_owned()
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_lease_given_up_is_taken_at_once() {
-        let server = Server::default();
-        let first = server.candidate("a").acquire().await;
+        let server = ApiServer::default();
+        let first = candidate(&server, "a").acquire().await;
         let release = CancellationToken::new();
         let holding = tokio::spawn(first.hold(release.clone()));
-        let waiting = tokio::spawn(server.candidate("b").acquire());
+        let waiting = tokio::spawn(candidate(&server, "b").acquire());
         sleep(Duration::from_mins(1)).await;
         assert!(!waiting.is_finished(), "a renewed lease is not taken");
-        assert_eq!(server.holder(), "a");
+        assert_eq!(holder(&server), "a");
         release.cancel();
         holding.await.unwrap().unwrap();
         let before = Instant::now();
         let second = waiting.await.unwrap();
         assert!(before.elapsed() <= Duration::from_secs(2));
         assert_eq!(second.stored.transitions, 1);
-        assert_eq!(server.holder(), "b");
+        assert_eq!(holder(&server), "b");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_dead_holder_is_succeeded_after_the_duration_and_not_before() {
-        let server = Server::default();
-        drop(server.candidate("a").acquire().await);
+        let server = ApiServer::default();
+        drop(candidate(&server, "a").acquire().await);
         let before = Instant::now();
-        server.candidate("b").acquire().await;
+        candidate(&server, "b").acquire().await;
         assert!(before.elapsed() >= Duration::from_secs(15));
         assert!(before.elapsed() <= Duration::from_secs(18));
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_cannot_renew_stops_before_anybody_can_take_over() {
-        let server = Server::default();
-        let first = server.candidate("a").acquire().await;
+        let server = ApiServer::default();
+        let first = candidate(&server, "a").acquire().await;
         let before = Instant::now();
-        server.fail(true);
+        server.state().failing = true;
         let error = first.hold(CancellationToken::new()).await.unwrap_err();
         assert!(
             before.elapsed() < Duration::from_secs(12),
@@ -390,10 +352,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_lease_taken_by_another_is_lost_at_once() {
-        let server = Server::default();
-        let first = server.candidate("a").acquire().await;
-        server.0.lock().unwrap().0.as_mut().unwrap()["spec"]["holderIdentity"] = "b".into();
-        server.0.lock().unwrap().0.as_mut().unwrap()["metadata"]["resourceVersion"] = "77".into();
+        let server = ApiServer::default();
+        let first = candidate(&server, "a").acquire().await;
+        {
+            let mut state = server.state();
+            let lease = &mut state.objects.get_mut(LEASE).unwrap().body;
+            lease["spec"]["holderIdentity"] = "b".into();
+            lease["metadata"]["resourceVersion"] = "77".into();
+        }
         let error = first.hold(CancellationToken::new()).await.unwrap_err();
         assert_eq!(error.to_string(), "the lease was taken by `b`");
     }

@@ -192,64 +192,28 @@ fn own_secret<'a>(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-    use std::sync::Arc;
+    use keyward_stand_ins::kubernetes::ApiServer;
 
-    use http::Method;
-    use serde_json::{Value, json};
-
-    use super::super::call::tests::scripted;
+    use super::super::call::tests::client_of;
     use super::*;
 
-    /// Secrets by path, written with the preconditions of server-side apply.
-    #[derive(Clone, Default)]
-    struct Server(Arc<Mutex<(BTreeMap<String, Value>, u64)>>);
-
-    impl Server {
-        fn client(&self) -> Client {
-            let server = self.clone();
-            scripted(move |seen| {
-                let mut state = server.0.lock().unwrap();
-                let path = seen.path.split('?').next().unwrap().to_owned();
-                if seen.method == Method::GET {
-                    let stored = state.0.get(&path).cloned();
-                    return stored.map_or((404, json!({"code": 404})), |secret| (200, secret));
-                }
-                let current = state
-                    .0
-                    .get(&path)
-                    .map_or(json!("1"), |secret| secret["metadata"]["resourceVersion"].clone());
-                if seen.body["metadata"]["resourceVersion"] != current {
-                    return (409, json!({"code": 409, "reason": "Conflict"}));
-                }
-                state.1 += 1;
-                let mut secret = seen.body.clone();
-                secret["metadata"]["uid"] = path.clone().into();
-                secret["metadata"]["resourceVersion"] = (state.1 + 100).to_string().into();
-                state.0.insert(path, secret.clone());
-                (200, secret)
-            })
-            .0
-        }
-    }
+    const KEY: &str = "/api/v1/namespaces/keyward/secrets/keyward-fingerprint-key";
 
     #[tokio::test]
     async fn the_key_is_made_once() {
-        let server = Server::default();
-        let first = OperatorState::load(server.client(), "keyward").await.unwrap();
-        let second = OperatorState::load(server.client(), "keyward").await.unwrap();
+        let server = ApiServer::default();
+        let first = OperatorState::load(client_of(&server), "keyward").await.unwrap();
+        let second = OperatorState::load(client_of(&server), "keyward").await.unwrap();
         assert_eq!(first.fingerprint_key(), second.fingerprint_key());
         assert_ne!(first.fingerprint_key(), &[0; DIGEST]);
-        let stored = server.0.lock().unwrap();
-        let secret = &stored.0["/api/v1/namespaces/keyward/secrets/keyward-fingerprint-key"];
-        assert_eq!(secret["immutable"], true);
+        assert_eq!(server.state().objects[KEY].body["immutable"], true);
     }
 
     #[tokio::test]
     async fn what_was_rejected_survives_and_is_shared() {
-        let server = Server::default();
-        let first = OperatorState::load(server.client(), "keyward").await.unwrap();
-        let second = OperatorState::load(server.client(), "keyward").await.unwrap();
+        let server = ApiServer::default();
+        let first = OperatorState::load(client_of(&server), "keyward").await.unwrap();
+        let second = OperatorState::load(client_of(&server), "keyward").await.unwrap();
         let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
         let refuse = async |state: &OperatorState, number| {
             state
@@ -261,7 +225,7 @@ mod tests {
         refuse(&first, 1).await;
         refuse(&second, 2).await;
         assert_eq!(known(&second, 1), Known::Refused, "learnt while storing");
-        let third = OperatorState::load(server.client(), "keyward").await.unwrap();
+        let third = OperatorState::load(client_of(&server), "keyward").await.unwrap();
         assert_eq!(
             (known(&third, 1), known(&third, 2)),
             (Known::Refused, Known::Refused)
@@ -271,16 +235,16 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_first_login_with_a_password_is_stored() {
-        let server = Server::default();
-        let state = OperatorState::load(server.client(), "keyward").await.unwrap();
+        let server = ApiServer::default();
+        let state = OperatorState::load(client_of(&server), "keyward").await.unwrap();
         let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
-        let written = || server.0.lock().unwrap().1;
+        let written = || server.state().writes;
         let before = written();
         for step in [Step::Sending, Step::Accepted, Step::Accepted, Step::Accepted] {
             state.note_login(&login(1), step, now).await.unwrap();
         }
         assert_eq!(written() - before, 2);
-        let later = OperatorState::load(server.client(), "keyward").await.unwrap();
+        let later = OperatorState::load(client_of(&server), "keyward").await.unwrap();
         assert_eq!(later.known_login(&login(1), now), Known::Proven);
         later.note_login(&login(1), Step::Accepted, now).await.unwrap();
         assert_eq!(written() - before, 2);
@@ -295,11 +259,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_broken_key_is_not_replaced() {
-        let server = Server::default();
-        OperatorState::load(server.client(), "keyward").await.unwrap();
-        let path = "/api/v1/namespaces/keyward/secrets/keyward-fingerprint-key";
-        server.0.lock().unwrap().0.get_mut(path).unwrap()["data"]["key"] = "AA==".into();
-        let fault = OperatorState::load(server.client(), "keyward")
+        let server = ApiServer::default();
+        OperatorState::load(client_of(&server), "keyward").await.unwrap();
+        server.state().objects.get_mut(KEY).unwrap().body["data"]["key"] = "AA==".into();
+        let fault = OperatorState::load(client_of(&server), "keyward")
             .await
             .err()
             .expect("one byte is no key");

@@ -38,6 +38,8 @@ pub(super) struct Keystone {
 /// A token and what came with it.
 pub(super) struct Login {
     pub(super) token: SecretBytes,
+    /// The token without a project that it was made of, if it was. That one ends both, and outlives the other's end.
+    pub(super) parent: Option<SecretBytes>,
     pub(super) grant: Grant,
 }
 
@@ -72,11 +74,18 @@ impl Keystone {
             .map_err(failed(stakes.repeat()))?;
         match &self.auth {
             KeystoneAuth::ApplicationCredential { .. } => Ok(login),
-            // The password was right.
-            KeystoneAuth::Password { project, .. } => self
-                .rescope(&login.token, project)
-                .await
-                .map_err(failed(Repeat::Harmless)),
+            KeystoneAuth::Password { project, .. } => match self.rescope(&login.token, project).await {
+                Ok(scoped) => Ok(Login {
+                    parent: Some(login.token),
+                    ..scoped
+                }),
+                Err(fault) => {
+                    // Nobody needs it any more, and what is to be told is the fault.
+                    let _ = self.revoke(&login.token).await;
+                    // The password was right.
+                    Err(failed(Repeat::Harmless)(fault))
+                }
+            },
         }
     }
 
@@ -271,6 +280,7 @@ fn login(answer: &Response) -> Outcome<Login> {
         })?;
     Ok(Login {
         token: SecretBytes::new(token.as_bytes().to_vec()),
+        parent: None,
         grant: Grant::parse(answer.body.expose(), now())?,
     })
 }

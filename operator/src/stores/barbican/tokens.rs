@@ -28,6 +28,8 @@ pub(super) struct Tokens(Arc<Shared>);
 /// A token and what came with it.
 pub(super) struct Token {
     pub(super) secret: SecretBytes,
+    /// What is given back at the end, where it is another token.
+    parent: Option<SecretBytes>,
     pub(super) grant: Grant,
     asked_at: Instant,
     expires_at: Instant,
@@ -154,6 +156,7 @@ impl Shared {
         let lifetime = login.grant.lifetime;
         let live = Arc::new(Token {
             secret: login.token,
+            parent: login.parent,
             grant: login.grant,
             asked_at,
             expires_at: asked_at + lifetime,
@@ -175,7 +178,11 @@ impl Shared {
     }
 
     async fn give_back(&self, live: &Token) {
-        if let Err(fault) = self.keystone.revoke(&live.secret).await {
+        if let Err(fault) = self
+            .keystone
+            .revoke(live.parent.as_ref().unwrap_or(&live.secret))
+            .await
+        {
             tracing::debug!(%fault, "a Keystone token was not revoked and ends by itself");
         }
     }

@@ -8,8 +8,6 @@ mod body;
 mod dial;
 mod failure;
 #[cfg(test)]
-pub(crate) mod stand_in;
-#[cfg(test)]
 mod tests;
 mod tls;
 

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Instant;
 
-use super::stand_in::{Answer, Seen, StandIn};
 use super::*;
+use keyward_stand_ins::http::{Answer, Seen, StandIn};
 
 const CANARY: &str = "canary-5d1f0c";
 
@@ -214,8 +214,8 @@ async fn a_refused_address_is_never_dialled_by_name_literal_or_server_name() {
 
 #[tokio::test]
 async fn only_the_given_ca_is_trusted() {
-    let (server, ca) = StandIn::tls("localhost", hello).await;
-    let (_, other_ca) = StandIn::tls("localhost", hello).await;
+    let (server, ca) = StandIn::tls(&["localhost"], hello).await;
+    let (_, other_ca) = StandIn::tls(&["localhost"], hello).await;
     let base = server.url_by_name("localhost");
     let with = |ca_pem| TransportOptions { ca_pem, ..options() };
     let transport = Transport::new(&base, &with(Some(ca))).unwrap();
@@ -239,7 +239,7 @@ async fn only_the_given_ca_is_trusted() {
 
 #[tokio::test]
 async fn a_wrong_name_fails_and_the_server_name_puts_it_right() {
-    let (server, ca) = StandIn::tls("vault.test", hello).await;
+    let (server, ca) = StandIn::tls(&["vault.test"], hello).await;
     for base in [server.url(), server.url_by_name("localhost")] {
         let with = |name: Option<&str>| TransportOptions {
             ca_pem: Some(ca.clone()),

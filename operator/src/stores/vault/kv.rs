@@ -362,3 +362,77 @@ pub(super) fn now() -> DateTime<Utc> {
 fn spec_fault(message: String) -> Fault {
     Fault::new(Class::Permanent, Reason::SpecInvalid, message)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn probed(current: u64, deletion: &str, destroyed: bool) -> Option<Probe> {
+        let version = json!({
+            "created_time": "2026-01-03T00:00:00.5Z", "deletion_time": deletion, "destroyed": destroyed,
+        });
+        let metadata = json!({
+            "cas_required": false, "created_time": "2026-01-01T00:00:00Z", "current_version": current,
+            "delete_version_after": "0s", "max_versions": 0, "oldest_version": 0,
+            "updated_time": "2026-01-01T00:00:00Z", "custom_metadata": null, "versions": {"3": version},
+        });
+        let now = "2026-02-01T00:00:00Z".parse().unwrap();
+        probe_of(&serde_json::from_value(metadata).unwrap(), None, now)
+    }
+
+    #[test]
+    fn what_is_destroyed_is_so_whether_it_was_deleted_before_or_not() {
+        let version = RemoteVersion {
+            number: Some(3),
+            created: Some("2026-01-03T00:00:00.5Z".parse().unwrap()),
+            ..RemoteVersion::default()
+        };
+        let (past, to_come) = ("2026-01-04T00:00:00Z", "2026-03-01T00:00:00Z");
+        for (deletion, destroyed, expected) in [
+            ("", false, Probe::Current(version.clone())),
+            (past, false, Probe::Absent(Absence::Deleted)),
+            ("", true, Probe::Absent(Absence::Destroyed)),
+            (past, true, Probe::Absent(Absence::Destroyed)),
+            (
+                to_come,
+                false,
+                Probe::Current(RemoteVersion {
+                    expires: Some(to_come.parse().unwrap()),
+                    ..version
+                }),
+            ),
+        ] {
+            assert_eq!(
+                probed(3, deletion, destroyed),
+                Some(expected),
+                "{deletion} {destroyed}"
+            );
+        }
+    }
+
+    #[test]
+    fn metadata_without_any_version_is_an_empty_place() {
+        assert_eq!(probed(0, "", false), Some(Probe::Absent(Absence::Empty)));
+    }
+
+    #[test]
+    fn metadata_with_unreadable_times_is_not_guessed_at() {
+        assert_eq!(probed(3, "tomorrow", false), None);
+    }
+
+    #[test]
+    fn paths_that_would_lead_elsewhere_are_refused() {
+        for path in ["", "/a", "a/", "a//b", "a/../b", "./a", "a/\tb", "a\n"] {
+            assert_eq!(
+                check_path(path).unwrap_err().reason,
+                Reason::SpecInvalid,
+                "{path:?}"
+            );
+        }
+        for path in ["a", "a/b", "a b/ü", "a/.b", "a/...", "%2e%2e/a"] {
+            assert!(check_path(path).is_ok(), "{path:?}");
+        }
+    }
+}

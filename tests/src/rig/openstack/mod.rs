@@ -23,6 +23,7 @@ pub use self::key_manager::{Container, ContainerKind, KeyManager, NewSecret, Sec
 pub use self::servers::Service;
 pub use self::session::{Answer, Login, Session};
 pub use self::tenant::{AccessRule, ApplicationCredential, CredentialTerms, Role, Tenant};
+pub use super::journal::Mark;
 
 use self::environment::Environment;
 use self::servers::Servers;
@@ -89,6 +90,25 @@ impl Connection {
     }
 }
 
+/// Servers that the rig did not start, stand-ins for example: what there is to know of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Elsewhere<'a> {
+    /// Keystone's address, without a path.
+    pub keystone: &'a str,
+    /// Barbican's address, without a path.
+    pub barbican: &'a str,
+    /// The certificate authorities of both, PEM.
+    pub ca: &'a str,
+    /// The only region.
+    pub region: &'a str,
+    /// The password of the user `admin`.
+    pub admin_password: &'a str,
+    /// The role of [`Role::Member`].
+    pub member_role_id: &'a str,
+    /// The role of [`Role::Reader`].
+    pub reader_role_id: &'a str,
+}
+
 /// Running servers.
 pub struct OpenStack {
     connection: Connection,
@@ -113,6 +133,28 @@ impl OpenStack {
         let identity = Identity::load(&connection.folder)?;
         let ca = servers::ca_file(&connection.folder);
         let ca = std::fs::read_to_string(&ca).with_context(|| format!("read {}", ca.display()))?;
+        Self::at(connection, ca, identity)
+    }
+
+    /// Uses servers of another kind. They have no access log, and are not started or stopped from here.
+    pub fn elsewhere(place: &Elsewhere<'_>) -> Result<Self> {
+        let connection = Connection {
+            keystone: place.keystone.to_owned(),
+            barbican: place.barbican.to_owned(),
+            folder: PathBuf::new(),
+        };
+        let identity = Identity {
+            region: place.region.to_owned(),
+            admin_password: place.admin_password.to_owned(),
+            barbican_password: String::new(),
+            member_role_id: place.member_role_id.to_owned(),
+            reader_role_id: place.reader_role_id.to_owned(),
+            kek: String::new(),
+        };
+        Self::at(connection, place.ca.to_owned(), identity)
+    }
+
+    fn at(connection: Connection, ca: String, identity: Identity) -> Result<Self> {
         let http = http::client(&ca)?;
         let login = Login::password(ADMINISTRATOR, &identity.admin_password, ADMINISTRATOR);
         let admin = Arc::new(Session::new(&http, &connection.keystone, login));

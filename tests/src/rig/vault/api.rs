@@ -48,7 +48,7 @@ pub struct Answer {
 
 impl VaultApi {
     /// The API at `url`, which shows a certificate of `ca` (PEM).
-    pub(super) fn new(url: &str, ca: &str, token: Option<&str>) -> Result<Self> {
+    pub fn new(url: &str, ca: &str, token: Option<&str>) -> Result<Self> {
         Ok(Self {
             client: http::client(ca)?,
             url: url.to_owned(),

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::api::{Answer, Kv, Login, VaultApi};
 pub use self::audit::{AuditLog, StoreRequest};
+pub use super::journal::Mark;
 
 use self::process::Instance;
 use super::kubernetes::Kubernetes;

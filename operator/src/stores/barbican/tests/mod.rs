@@ -1,11 +1,15 @@
-//! The store against a stand-in: logins, answers, faults.
+//! The store against the stand-in: what real servers cannot be made to show, and what it takes. What both show is
+//! the contract (`tests/suites/contract`).
 
+mod faults;
+mod listings;
 mod logins;
-mod reads;
 mod silence;
 
 use super::testing::{CANARY, Cloud};
-use crate::stores::{Absence, Place, Probe, ReadOutcome, RemoteRef, RemoteVersion, Store};
+use crate::stores::{
+    Absence, FindQuery, Payload, Place, Probe, ReadOutcome, Reading, RemoteRef, RemoteVersion, Store,
+};
 
 fn name(name: &str) -> RemoteRef {
     newest(Place::Name(name.into()))
@@ -30,5 +34,27 @@ fn absent(outcome: &ReadOutcome) -> Absence {
     match outcome {
         ReadOutcome::Absent(absence) => *absence,
         ReadOutcome::Value(_) => panic!("a value was read"),
+    }
+}
+
+async fn value(store: &impl Store, place: &RemoteRef) -> Reading {
+    match store.read(place).await.unwrap() {
+        ReadOutcome::Value(reading) => reading,
+        ReadOutcome::Absent(absence) => panic!("{absence:?}"),
+    }
+}
+
+fn bytes(reading: &Reading) -> &[u8] {
+    match &reading.payload {
+        Payload::Bytes(bytes) => bytes.expose(),
+        _ => panic!("another shape of value"),
+    }
+}
+
+fn everything(prefix: &str) -> FindQuery {
+    FindQuery {
+        prefix: prefix.into(),
+        tags: std::collections::BTreeMap::new(),
+        limit: 1000,
     }
 }

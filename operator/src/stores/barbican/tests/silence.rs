@@ -5,10 +5,9 @@ use std::fmt::{Debug, Display};
 use keyward_core::fault::Fault;
 
 use super::super::BarbicanSessions;
-use super::super::testing::{Secret, credential, gate, password};
+use super::super::testing::{credential, gate, password, secret};
 use super::*;
-use crate::stores::FindQuery;
-use crate::stores::transport::stand_in::Answer;
+use keyward_stand_ins::http::{Answer, Seen};
 
 fn silent(thing: &(impl Debug + ?Sized)) {
     assert!(!format!("{thing:?} {thing:#?}").contains(CANARY));
@@ -37,35 +36,30 @@ async fn no_fault_repeats_what_a_server_said() {
         || Answer::Cut(CANARY.into()),
     ];
     for trouble in statuses {
-        let cloud = Cloud::start(vec![Secret::new(1, "db", 1)]).await;
+        let cloud = Cloud::start(vec![secret(1, "db", 1)]).await;
         cloud.state().login_fault = Some(trouble);
         quiet(&cloud.store().check().await.unwrap_err());
     }
-    let faults: [fn(&crate::stores::transport::stand_in::Seen) -> Option<Answer>; 4] = [
+    let faults: [fn(&Seen) -> Option<Answer>; 4] = [
         |_| Some(Answer::json(400, CANARY)),
         |_| Some(Answer::json(401, CANARY)),
         |_| Some(Answer::json(500, CANARY)),
         |_| Some(Answer::json(200, CANARY)),
     ];
     for fault in faults {
-        let cloud = Cloud::start(vec![Secret::new(1, "db", 1)]).await;
+        let cloud = Cloud::start(vec![secret(1, "db", 1)]).await;
         cloud.state().fault = Some(fault);
         let store = cloud.store();
         quiet(&store.check().await.unwrap_err());
         quiet(&store.probe(&name("db")).await.unwrap_err());
         quiet(&store.read(&id(1)).await.err().unwrap());
-        let everything = FindQuery {
-            prefix: String::new(),
-            tags: std::collections::BTreeMap::new(),
-            limit: 9,
-        };
-        quiet(&store.find(&everything).await.unwrap_err());
+        quiet(&store.find(&everything("")).await.unwrap_err());
     }
 }
 
 #[tokio::test]
 async fn no_printable_type_holds_a_secret() {
-    let cloud = Cloud::start(vec![Secret::new(1, "db", 1)]).await;
+    let cloud = Cloud::start(vec![secret(1, "db", 1)]).await;
     let store = cloud.store();
     silent(&store.probe(&name("db")).await.unwrap());
 

@@ -26,6 +26,14 @@ impl io::Write for Lines {
     }
 }
 
+fn canary_granted() -> Answer {
+    let Answer::Whole(status, headers, body) = granted(60) else {
+        unreachable!("it is a whole answer")
+    };
+    let body = String::from_utf8(body).unwrap().replace(ROOT_TOKEN, CANARY);
+    Answer::Whole(status, headers, body.into_bytes())
+}
+
 fn auths() -> Vec<VaultAuth> {
     let mount = || "approle".to_owned();
     vec![
@@ -71,13 +79,13 @@ async fn no_type_no_fault_and_no_log_line_shows_a_credential_or_a_value() {
     for status in [0_u16, 200, 201, 307, 400, 403, 404, 429, 500, 503] {
         for auth in auths() {
             let server = vault(move |seen| {
-                let target = path(seen);
+                let target = seen.path();
                 if target.contains("/login") {
-                    return Some(granted(CANARY, 60, true));
+                    return Some(canary_granted());
                 }
                 match status {
                     0 => None,
-                    200 => matches!(target, DATA | METADATA).then(|| data(&format!(r#""{CANARY}""#))),
+                    200 => matches!(target, DATA | METADATA).then(|| enveloped(&json!(CANARY), &Value::Null)),
                     _ => matches!(target, DATA | METADATA | "/v1/secret/metadata/x").then(|| {
                         Answer::json(
                             status,
@@ -88,6 +96,7 @@ async fn no_type_no_fault_and_no_log_line_shows_a_credential_or_a_value() {
                 }
             })
             .await;
+            server.write("auth/token/create", &json!({"id": CANARY, "policies": ["app"]}));
             let config = VaultConfig {
                 auth,
                 ..config(&server)

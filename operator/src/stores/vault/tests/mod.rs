@@ -1,9 +1,10 @@
-//! The store against a stand-in: what a real server cannot be made to do, and how many requests each thing takes.
+//! The store against the stand-in: what a real server cannot be made to show, and how many requests each thing takes.
+//! What both show is the contract (`tests/suites/contract`).
 
-mod find;
-mod kv;
+mod costs;
+mod faults;
 mod leaks;
-mod session;
+mod logins;
 mod sharing;
 
 use std::collections::BTreeMap;
@@ -12,84 +13,65 @@ use std::time::Duration;
 
 use keyward_core::address::AddressPolicy;
 use keyward_core::secret::SecretBytes;
+use keyward_stand_ins::http::{Answer, Seen};
+use keyward_stand_ins::vault::{Product, ROOT_TOKEN, Vault};
+use serde_json::{Value, json};
 
 use super::*;
 use crate::stores::transport::TransportOptions;
-use crate::stores::transport::stand_in::{Answer, Seen, StandIn};
-use crate::stores::{Absence, JwtSource, Payload, RemoteVersion};
+use crate::stores::{JwtSource, Payload, RemoteVersion};
 
 const LOGIN: &str = "/v1/auth/approle/login";
 const MOUNT: &str = "/v1/sys/internal/ui/mounts/secret";
 const METADATA: &str = "/v1/secret/metadata/app";
 const DATA: &str = "/v1/secret/data/app";
 const LOOKUP: &str = "/v1/auth/token/lookup-self";
+const HEALTH: &str = "/v1/sys/health";
 
-/// A server that logs everybody in with the token `t0` and holds `secret/app` at version 3. `first` may answer in
-/// its place.
-async fn vault(first: impl Fn(&Seen) -> Option<Answer> + Send + Sync + 'static) -> StandIn {
-    StandIn::plain(move |seen| first(seen).unwrap_or_else(|| usual(seen))).await
+/// A server that knows the role of [`app_role`], which may read and list `secret`, and holds `secret/app` at
+/// version 3. `first` may answer in its place.
+async fn vault(first: impl Fn(&Seen) -> Option<Answer> + Send + 'static) -> Vault {
+    vault_of(Product::Vault, first).await
 }
 
-fn usual(seen: &Seen) -> Answer {
-    match (seen.method.as_str(), path(seen)) {
-        ("POST", LOGIN) => granted("t0", 3600, true),
-        ("GET", MOUNT) => mount("kv", "2"),
-        ("GET", "/v1/sys/health") => Answer::json(200, "{}"),
-        ("GET", LOOKUP) => data(r#"{"ttl":3600,"renewable":true}"#),
-        ("POST", "/v1/auth/token/revoke-self") => Answer::Whole(204, vec![], vec![]),
-        ("GET", METADATA) => data(&metadata(3, "", false)),
-        ("GET", DATA) => data(&value(r#"{"password":"p"}"#, "", false)),
-        _ => nothing(),
-    }
-}
-
-fn path(seen: &Seen) -> &str {
-    seen.target.split('?').next().unwrap_or_default()
-}
-
-fn granted(token: &str, ttl: u64, renewable: bool) -> Answer {
-    let auth = format!(
-        r#"{{"client_token":"{token}","accessor":"","policies":[],"token_policies":[],"metadata":null,
-        "lease_duration":{ttl},"renewable":{renewable},"entity_id":"","token_type":"service","orphan":true}}"#
+async fn vault_of(product: Product, first: impl Fn(&Seen) -> Option<Answer> + Send + 'static) -> Vault {
+    let server = Vault::plain(product).await;
+    server.write(
+        "sys/mounts/secret",
+        &json!({"type": "kv", "options": {"version": "2"}}),
     );
-    Answer::json(200, &envelope("null", &auth))
+    let rules = json!({"path": {"secret/*": {"capabilities": ["read", "list"]}}});
+    server.write("sys/policies/acl/app", &json!({"policy": rules.to_string()}));
+    server.write("sys/auth/approle", &json!({"type": "approle"}));
+    server.write("auth/approle/role/app", &json!({"token_policies": ["app"]}));
+    server.write("auth/approle/role/app/role-id", &json!({"role_id": "role"}));
+    server.write(
+        "auth/approle/role/app/custom-secret-id",
+        &json!({"secret_id": "secret-id"}),
+    );
+    for _ in 0..3 {
+        server.write("secret/data/app", &json!({"data": {"password": "p"}}));
+    }
+    server.fail(first);
+    server
 }
 
-fn data(json: &str) -> Answer {
-    Answer::json(200, &envelope(json, "null"))
+/// What a login answers, with a token that the server knows.
+fn granted(ttl: u64) -> Answer {
+    let auth = json!({
+        "client_token": ROOT_TOKEN, "accessor": "", "policies": [], "token_policies": [], "metadata": null,
+        "lease_duration": ttl, "renewable": true, "entity_id": "", "token_type": "service", "orphan": true,
+    });
+    enveloped(&Value::Null, &auth)
 }
 
-fn mount(kind: &str, version: &str) -> Answer {
-    data(&format!(
-        r#"{{"type":"{kind}","options":{{"version":"{version}"}}}}"#
-    ))
-}
-
-fn envelope(data: &str, auth: &str) -> String {
-    format!(
-        r#"{{"request_id":"r-1","lease_id":"","renewable":false,"lease_duration":0,"data":{data},"wrap_info":null,
-        "warnings":null,"auth":{auth}}}"#
-    )
-}
-
-fn metadata(version: u64, deletion: &str, destroyed: bool) -> String {
-    format!(
-        r#"{{"cas_required":false,"created_time":"2026-01-01T00:00:00Z","current_version":{version},
-        "delete_version_after":"0s","max_versions":0,"oldest_version":0,"updated_time":"2026-01-01T00:00:00Z",
-        "custom_metadata":{{"team":"a"}},"versions":{{"{version}":{{"created_time":"2026-01-03T00:00:00.5Z",
-        "deletion_time":"{deletion}","destroyed":{destroyed}}}}}}}"#
-    )
-}
-
-fn value(json: &str, deletion: &str, destroyed: bool) -> String {
-    format!(
-        r#"{{"data":{json},"metadata":{{"created_time":"2026-01-03T00:00:00.5Z","custom_metadata":null,
-        "deletion_time":"{deletion}","destroyed":{destroyed},"version":3}}}}"#
-    )
-}
-
-fn nothing() -> Answer {
-    Answer::json(404, r#"{"errors":[]}"#)
+/// A good answer in the server's envelope.
+fn enveloped(data: &Value, auth: &Value) -> Answer {
+    let body = json!({
+        "request_id": "r-1", "lease_id": "", "renewable": false, "lease_duration": 0, "data": data,
+        "wrap_info": null, "warnings": null, "auth": auth,
+    });
+    Answer::json(200, &body.to_string())
 }
 
 fn denied() -> Answer {
@@ -104,7 +86,7 @@ fn app_role() -> VaultAuth {
     }
 }
 
-fn config(server: &StandIn) -> VaultConfig {
+fn config(server: &Vault) -> VaultConfig {
     let policy = AddressPolicy {
         allow_loopback: true,
         ..AddressPolicy::default()
@@ -124,7 +106,7 @@ fn config(server: &StandIn) -> VaultConfig {
     }
 }
 
-fn store(server: &StandIn) -> VaultStore {
+fn store(server: &Vault) -> VaultStore {
     VaultStore::new(config(server)).unwrap()
 }
 
@@ -135,11 +117,12 @@ fn at(path: &str) -> RemoteRef {
     }
 }
 
-fn version_3() -> RemoteVersion {
-    RemoteVersion {
-        number: Some(3),
-        created: Some("2026-01-03T00:00:00.5Z".parse().unwrap()),
-        ..RemoteVersion::default()
+fn query(prefix: &str, tags: &[(&str, &str)]) -> FindQuery {
+    let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+    FindQuery {
+        prefix: prefix.into(),
+        tags: tags.iter().map(own).collect(),
+        limit: 10,
     }
 }
 
@@ -153,14 +136,5 @@ impl JwtSource for Mint {
 
     fn identity(&self) -> Vec<&[u8]> {
         vec![self.0.as_bytes()]
-    }
-}
-
-/// Polls until `holds`, and fails after ten seconds.
-async fn until(what: &str, holds: impl Fn() -> bool) {
-    let deadline = std::time::Instant::now() + Duration::from_secs(10);
-    while !holds() {
-        assert!(std::time::Instant::now() < deadline, "{what} did not come about");
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

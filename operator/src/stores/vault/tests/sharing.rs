@@ -9,7 +9,7 @@ const REVOKE: &str = "/v1/auth/token/revoke-self";
 
 type Change = Box<dyn FnOnce(&mut VaultConfig)>;
 
-fn opened(sessions: &VaultSessions, server: &StandIn, change: impl Fn(&mut VaultConfig)) -> VaultStore {
+fn opened(sessions: &VaultSessions, server: &Vault, change: impl Fn(&mut VaultConfig)) -> VaultStore {
     let mut config = config(server);
     change(&mut config);
     sessions.open(config).unwrap()
@@ -134,7 +134,7 @@ async fn any_difference_in_where_as_whom_or_over_which_trust_keeps_stores_apart(
 #[tokio::test]
 async fn a_refused_credential_is_refused_once_for_all_who_share_it() {
     let server =
-        vault(|seen| (path(seen) == LOGIN).then(|| Answer::json(400, r#"{"errors":["invalid"]}"#))).await;
+        vault(|seen| (seen.path() == LOGIN).then(|| Answer::json(400, r#"{"errors":["invalid"]}"#))).await;
     let sessions = VaultSessions::default();
     let mut stores = Vec::new();
     for _ in 0..10 {

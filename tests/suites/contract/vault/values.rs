@@ -4,28 +4,32 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use keyward::stores::vault::{KvVersion, VaultStore};
+use keyward::stores::vault::{KvVersion, VaultAuth, VaultStore};
 use keyward::stores::{Absence, FindQuery, Payload, Probe, ReadOutcome, RemoteRef, RemoteVersion, Store};
 use keyward_core::reason::Reason;
-use keyward_tests::harness::{Case, Suite};
+use keyward_tests::harness::Suite;
 use keyward_tests::rig::poll;
 use keyward_tests::rig::vault::Kv;
 use serde_json::{Value, json};
 
-use super::{at, config, reader, store, token_for};
+use super::at;
+use super::server::Server;
 
 pub(super) fn register(suite: &mut Suite) {
-    keyward_tests::vault_tests!(
+    super::cases!(
         suite,
         a_value_is_read_and_a_change_is_seen_without_reading_it,
         the_ways_of_being_gone_are_told_apart,
         a_deletion_to_come_is_an_expiry_and_then_a_deletion,
         version_1_gives_values_without_versions,
         odd_paths_and_values_survive,
+        large_numbers_are_kept_by_version_1_and_rounded_by_version_2,
         denied_metadata_leads_to_reading,
         a_policy_that_denies_everything_is_no_absence,
         searches_walk_folders_and_select_by_tags,
         a_wrong_mount_or_version_is_said_plainly,
+        a_declared_version_is_believed_and_checked_once,
+        a_denied_list_says_what_to_grant,
     );
 }
 
@@ -57,10 +61,10 @@ async fn version_at(store: &VaultStore, place: &RemoteRef) -> Result<RemoteVersi
     }
 }
 
-async fn a_value_is_read_and_a_change_is_seen_without_reading_it(case: Case) -> Result<()> {
-    let (vault, mount) = (case.vault().await?, case.kv_mount(Kv::V2).await?);
-    let store = store(vault, &mount, reader(&case, &mount).await?)?;
-    vault
+async fn a_value_is_read_and_a_change_is_seen_without_reading_it(server: Server) -> Result<()> {
+    let mount = server.kv_mount(Kv::V2).await?;
+    let store = server.store(&mount, server.reader(&mount).await?)?;
+    server
         .api()
         .write_secret(&mount, Kv::V2, "app/db", &json!({ "n": 1, "deep": { "a": [1] } }))
         .await?;
@@ -72,15 +76,15 @@ async fn a_value_is_read_and_a_change_is_seen_without_reading_it(case: Case) -> 
         (first.clone(), json!({ "n": 1, "deep": { "a": [1] } }))
     );
 
-    vault
+    server
         .api()
         .write_secret(&mount, Kv::V2, "app/db", &json!({ "n": 2 }))
         .await?;
-    let before = vault.audit().mark()?;
+    let before = server.mark().await?;
     let second = version_at(&store, &place).await?;
     assert_eq!(second.number, Some(2));
     ensure!(second.created > first.created);
-    let requests = vault.audit().since(before)?;
+    let requests = server.since(before).await?;
     assert_eq!(
         requests
             .iter()
@@ -99,9 +103,10 @@ async fn a_value_is_read_and_a_change_is_seen_without_reading_it(case: Case) -> 
     Ok(())
 }
 
-async fn the_ways_of_being_gone_are_told_apart(case: Case) -> Result<()> {
-    let (vault, mount) = (case.vault().await?, case.kv_mount(Kv::V2).await?);
-    let (api, store) = (vault.api(), store(vault, &mount, reader(&case, &mount).await?)?);
+async fn the_ways_of_being_gone_are_told_apart(server: Server) -> Result<()> {
+    let mount = server.kv_mount(Kv::V2).await?;
+    let store = server.store(&mount, server.reader(&mount).await?)?;
+    let api = server.api();
     let place = at("app");
     assert_eq!(absence_at(&store, &place).await?, Absence::NotFound);
 
@@ -137,12 +142,12 @@ async fn the_ways_of_being_gone_are_told_apart(case: Case) -> Result<()> {
     Ok(())
 }
 
-async fn a_deletion_to_come_is_an_expiry_and_then_a_deletion(case: Case) -> Result<()> {
-    let (vault, mount) = (case.vault().await?, case.kv_mount(Kv::V2).await?);
-    let store = store(vault, &mount, reader(&case, &mount).await?)?;
+async fn a_deletion_to_come_is_an_expiry_and_then_a_deletion(server: Server) -> Result<()> {
+    let mount = server.kv_mount(Kv::V2).await?;
+    let store = server.store(&mount, server.reader(&mount).await?)?;
     let ttl = json!({ "delete_version_after": "3s" });
-    vault.api().write(&format!("{mount}/metadata/app"), &ttl).await?;
-    vault
+    server.api().write(&format!("{mount}/metadata/app"), &ttl).await?;
+    server
         .api()
         .write_secret(&mount, Kv::V2, "app", &json!({ "n": 1 }))
         .await?;
@@ -154,21 +159,21 @@ async fn a_deletion_to_come_is_an_expiry_and_then_a_deletion(case: Case) -> Resu
     poll::until("the end of the version", Duration::from_secs(10), gone).await
 }
 
-async fn version_1_gives_values_without_versions(case: Case) -> Result<()> {
-    let (vault, mount) = (case.vault().await?, case.kv_mount(Kv::V1).await?);
-    let store = store(vault, &mount, reader(&case, &mount).await?)?;
+async fn version_1_gives_values_without_versions(server: Server) -> Result<()> {
+    let mount = server.kv_mount(Kv::V1).await?;
+    let store = server.store(&mount, server.reader(&mount).await?)?;
     let place = at("app/db");
-    vault
+    server
         .api()
         .write_secret(&mount, Kv::V1, "app/db", &json!({ "n": 1 }))
         .await?;
-    let before = vault.audit().mark()?;
+    let before = server.mark().await?;
     assert_eq!(store.probe(&place).await?, Probe::NeedsRead);
     assert_eq!(
         json_at(&store, &place).await?,
         (RemoteVersion::default(), json!({ "n": 1 }))
     );
-    let requests = vault.audit().since(before)?;
+    let requests = server.since(before).await?;
     assert_eq!(
         requests
             .iter()
@@ -177,7 +182,7 @@ async fn version_1_gives_values_without_versions(case: Case) -> Result<()> {
         1
     );
 
-    vault.api().delete(&format!("{mount}/app/db")).await?;
+    server.api().delete(&format!("{mount}/app/db")).await?;
     ensure!(matches!(
         store.read(&place).await?,
         ReadOutcome::Absent(Absence::NotFound)
@@ -195,19 +200,21 @@ async fn version_1_gives_values_without_versions(case: Case) -> Result<()> {
     Ok(())
 }
 
-async fn odd_paths_and_values_survive(case: Case) -> Result<()> {
-    let (vault, mount) = (case.vault().await?, case.kv_mount(Kv::V2).await?);
-    let store = store(vault, &mount, reader(&case, &mount).await?)?;
-    let value = json!({ "quote\"": "\u{1}\n\\ ü 🗝", "empty": "", "number": 0.5, "none": null });
+async fn odd_paths_and_values_survive(server: Server) -> Result<()> {
+    let mount = server.kv_mount(Kv::V2).await?;
+    let store = server.store(&mount, server.reader(&mount).await?)?;
+    let value = json!({
+        "quote\"": "\u{1}\n\\ ü 🗝", "empty": "", "number": 0.5, "none": null,
+    });
     for (written, read) in [
         ("a%20b", "a b"),
         ("%C3%BC/x%3Fy%23", "ü/x?y#"),
         ("100%25", "100%"),
     ] {
-        vault.api().write_secret(&mount, Kv::V2, written, &value).await?;
+        server.api().write_secret(&mount, Kv::V2, written, &value).await?;
         assert_eq!(json_at(&store, &at(read)).await?.1, value, "{read}");
     }
-    vault
+    server
         .api()
         .write_secret(&mount, Kv::V2, "none", &json!({}))
         .await?;
@@ -215,28 +222,44 @@ async fn odd_paths_and_values_survive(case: Case) -> Result<()> {
     Ok(())
 }
 
+/// The server's doing, not ours: what is to survive exactly must be written as text.
+async fn large_numbers_are_kept_by_version_1_and_rounded_by_version_2(server: Server) -> Result<()> {
+    const ODD: u64 = (1 << 53) + 1;
+    for (version, read) in [(Kv::V1, ODD), (Kv::V2, ODD - 1)] {
+        let mount = server.kv_mount(version).await?;
+        let value = json!({ "n": ODD, "text": ODD.to_string() });
+        server.api().write_secret(&mount, version, "app", &value).await?;
+        let store = server.store(&mount, server.reader(&mount).await?)?;
+        let (_, found) = json_at(&store, &at("app")).await?;
+        assert_eq!(
+            found,
+            json!({ "n": read, "text": ODD.to_string() }),
+            "{version:?}"
+        );
+    }
+    Ok(())
+}
+
 /// A mount with a value at `app`, and a store that may read what is at `allowed` in it and nothing else.
-async fn reading_only(case: &Case, allowed: &str) -> Result<(String, VaultStore)> {
-    let (vault, mount) = (case.vault().await?, case.kv_mount(Kv::V2).await?);
-    vault
-        .api()
-        .write_secret(&mount, Kv::V2, "app", &json!({ "n": 1 }))
+async fn reading_only(server: &Server, allowed: &str) -> Result<(String, VaultStore)> {
+    let mount = server.kv_mount(Kv::V2).await?;
+    let value = json!({ "n": 1 });
+    server.api().write_secret(&mount, Kv::V2, "app", &value).await?;
+    let login = server
+        .token(&[(&format!("{mount}/{allowed}"), &["read"])])
         .await?;
-    let login = token_for(case, &[(&format!("{mount}/{allowed}"), &["read"])]).await?;
-    let auth = keyward::stores::vault::VaultAuth::Token(login.token.into());
-    let store = store(vault, &mount, auth)?;
+    let store = server.store(&mount, VaultAuth::Token(login.token.into()))?;
     Ok((mount, store))
 }
 
-async fn denied_metadata_leads_to_reading(case: Case) -> Result<()> {
-    let (mount, store) = reading_only(&case, "data/*").await?;
-    let vault = case.vault().await?;
-    let before = vault.audit().mark()?;
+async fn denied_metadata_leads_to_reading(server: Server) -> Result<()> {
+    let (mount, store) = reading_only(&server, "data/*").await?;
+    let before = server.mark().await?;
     for _ in 0..3 {
         assert_eq!(store.probe(&at("app")).await?, Probe::NeedsRead);
         assert_eq!(json_at(&store, &at("app")).await?.0.number, Some(1));
     }
-    let requests = vault.audit().since(before)?;
+    let requests = server.since(before).await?;
     let own: Vec<_> = requests
         .iter()
         .filter(|request| request.path.starts_with(&mount))
@@ -245,8 +268,8 @@ async fn denied_metadata_leads_to_reading(case: Case) -> Result<()> {
     Ok(())
 }
 
-async fn a_policy_that_denies_everything_is_no_absence(case: Case) -> Result<()> {
-    let (_, store) = reading_only(&case, "data/other").await?;
+async fn a_policy_that_denies_everything_is_no_absence(server: Server) -> Result<()> {
+    let (_, store) = reading_only(&server, "data/other").await?;
     assert_eq!(store.probe(&at("app")).await?, Probe::NeedsRead);
     let Err(fault) = store.read(&at("app")).await else {
         bail!("the read is denied")
@@ -255,12 +278,12 @@ async fn a_policy_that_denies_everything_is_no_absence(case: Case) -> Result<()>
     Ok(())
 }
 
-async fn searches_walk_folders_and_select_by_tags(case: Case) -> Result<()> {
+async fn searches_walk_folders_and_select_by_tags(server: Server) -> Result<()> {
     for (version, prefix) in [(Kv::V2, "app"), (Kv::V1, "app/")] {
-        let (vault, mount) = (case.vault().await?, case.kv_mount(version).await?);
-        let store = store(vault, &mount, reader(&case, &mount).await?)?;
+        let mount = server.kv_mount(version).await?;
+        let store = server.store(&mount, server.reader(&mount).await?)?;
         for path in ["app/a", "app/sub/b", "app/sub/c", "apple/d"] {
-            vault
+            server
                 .api()
                 .write_secret(&mount, version, path, &json!({ "n": 1 }))
                 .await?;
@@ -300,7 +323,7 @@ async fn searches_walk_folders_and_select_by_tags(case: Case) -> Result<()> {
             continue;
         }
         for (path, team) in [("app/a", "a"), ("app/sub/b", "a"), ("app/sub/c", "b")] {
-            vault
+            server
                 .api()
                 .set_custom_metadata(&mount, path, &BTreeMap::from([("team", team)]))
                 .await?;
@@ -318,10 +341,10 @@ async fn searches_walk_folders_and_select_by_tags(case: Case) -> Result<()> {
     Ok(())
 }
 
-async fn a_wrong_mount_or_version_is_said_plainly(case: Case) -> Result<()> {
-    let (vault, mount) = (case.vault().await?, case.kv_mount(Kv::V2).await?);
+async fn a_wrong_mount_or_version_is_said_plainly(server: Server) -> Result<()> {
+    let mount = server.kv_mount(Kv::V2).await?;
     let declared = async |mount: &str, kv_version| -> Result<VaultStore> {
-        let mut config = config(vault, mount, reader(&case, mount).await?)?;
+        let mut config = server.config(mount, server.reader(mount).await?)?;
         config.kv_version = kv_version;
         Ok(VaultStore::new(config)?)
     };
@@ -338,17 +361,73 @@ async fn a_wrong_mount_or_version_is_said_plainly(case: Case) -> Result<()> {
             .is_err_and(|fault| fault.reason == Reason::SpecInvalid)
     );
 
-    let missing = declared(&case.unique(), KvVersion::Auto).await?;
+    let missing = declared(&server.unique(), KvVersion::Auto).await?;
     assert_eq!(
         missing.check().await.expect_err("there is no such mount").reason,
         Reason::RemoteDenied
     );
-    let transit = case.unique();
-    vault.api().mount(&transit, "transit").await?;
+    let transit = server.unique();
+    server.api().mount(&transit, "transit").await?;
     let other = declared(&transit, KvVersion::Auto).await?;
     assert_eq!(
         other.check().await.expect_err("it is no KV mount").reason,
         Reason::SpecInvalid
+    );
+    Ok(())
+}
+
+async fn a_declared_version_is_believed_and_checked_once(server: Server) -> Result<()> {
+    let mount = server.kv_mount(Kv::V2).await?;
+    let value = json!({ "n": 1 });
+    server.api().write_secret(&mount, Kv::V2, "app", &value).await?;
+    let mut declared = server.config(&mount, server.reader(&mount).await?)?;
+    declared.kv_version = KvVersion::V2;
+    let (store, before) = (VaultStore::new(declared)?, server.mark().await?);
+    let looks = async || -> Result<usize> {
+        let look = format!("sys/internal/ui/mounts/{mount}");
+        Ok(server
+            .since(before)
+            .await?
+            .iter()
+            .filter(|asked| asked.path == look)
+            .count())
+    };
+    version_at(&store, &at("app")).await?;
+    assert_eq!(looks().await?, 0);
+    store.check().await?;
+    store.check().await?;
+    assert_eq!(looks().await?, 1);
+
+    // A mount that is hidden from the token may be declared, and cannot be found out.
+    for (version, reason) in [
+        (KvVersion::V2, None),
+        (KvVersion::Auto, Some(Reason::RemoteDenied)),
+    ] {
+        let login = server.token(&[("elsewhere/*", &["read"])]).await?;
+        let mut hidden = server.config(&mount, VaultAuth::Token(login.token.into()))?;
+        hidden.kv_version = version;
+        let check = VaultStore::new(hidden)?.check().await;
+        assert_eq!(check.err().map(|fault| fault.reason), reason, "{version:?}");
+    }
+    Ok(())
+}
+
+async fn a_denied_list_says_what_to_grant(server: Server) -> Result<()> {
+    let mount = server.kv_mount(Kv::V2).await?;
+    let login = server.token(&[(&format!("{mount}/*"), &["read"])]).await?;
+    let store = server.store(&mount, VaultAuth::Token(login.token.into()))?;
+    let query = FindQuery {
+        prefix: "app".into(),
+        tags: BTreeMap::new(),
+        limit: 9,
+    };
+    let fault = store.find(&query).await.expect_err("it may not be listed");
+    assert_eq!(fault.reason, Reason::RemoteDenied);
+    ensure!(
+        fault
+            .advice
+            .contains(&format!("`list` on `{mount}/metadata/app`")),
+        "{fault}"
     );
     Ok(())
 }

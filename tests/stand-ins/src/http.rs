@@ -1,5 +1,5 @@
-//! A small HTTP/1.1 server for faults that a real server cannot be made to show: hung calls, cut bodies, odd
-//! statuses. For tests of the transport and of the stores above it.
+//! A small HTTP/1.1 server: below the stand-ins, and for faults that a real server cannot be made to show, such as
+//! hung calls, cut bodies and odd statuses.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -7,7 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
@@ -15,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use url::Url;
 
 /// A listening server; it ends when dropped.
-pub(crate) struct StandIn {
+pub struct StandIn {
     address: SocketAddr,
     scheme: &'static str,
     seen: Arc<Mutex<Vec<Seen>>>,
@@ -24,16 +29,20 @@ pub(crate) struct StandIn {
 
 /// One request as it arrived.
 #[derive(Clone)]
-pub(crate) struct Seen {
-    pub(crate) method: String,
+pub struct Seen {
+    /// The method.
+    pub method: String,
     /// Path and query as sent.
-    pub(crate) target: String,
+    pub target: String,
     headers: Vec<(String, String)>,
-    pub(crate) body: Vec<u8>,
+    /// The body, empty if there is none.
+    pub body: Vec<u8>,
+    /// The certificate that the client has shown, DER. Only the possession of its key was checked.
+    pub client_certificate: Option<Vec<u8>>,
 }
 
 /// What to answer.
-pub(crate) enum Answer {
+pub enum Answer {
     /// A whole answer.
     Whole(u16, Vec<(String, String)>, Vec<u8>),
     /// Announces the body's length and ends after half of it.
@@ -43,7 +52,9 @@ pub(crate) enum Answer {
 }
 
 impl Answer {
-    pub(crate) fn json(status: u16, body: &str) -> Self {
+    /// A whole answer of JSON.
+    #[must_use]
+    pub fn json(status: u16, body: &str) -> Self {
         Self::Whole(
             status,
             vec![("content-type".into(), "application/json".into())],
@@ -51,7 +62,9 @@ impl Answer {
         )
     }
 
-    pub(crate) fn with_header(self, name: &str, value: &str) -> Self {
+    /// The same answer with one more header.
+    #[must_use]
+    pub fn with_header(self, name: &str, value: &str) -> Self {
         match self {
             Self::Whole(status, mut headers, body) => {
                 headers.push((name.into(), value.into()));
@@ -63,7 +76,37 @@ impl Answer {
 }
 
 impl Seen {
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+    /// A request that did not come over the network.
+    #[must_use]
+    pub fn new(method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Self {
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        Self {
+            method: method.to_owned(),
+            target: target.to_owned(),
+            headers: headers.iter().map(own).collect(),
+            body: body.to_vec(),
+            client_certificate: None,
+        }
+    }
+
+    /// The path as sent, without the query.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.target.split('?').next().unwrap_or_default()
+    }
+
+    /// A parameter of the query, decoded.
+    #[must_use]
+    pub fn query(&self, name: &str) -> Option<String> {
+        let (_, query) = self.target.split_once('?')?;
+        url::form_urlencoded::parse(query.as_bytes())
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.into_owned())
+    }
+
+    /// The first header of this name.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
         let found = self
             .headers
             .iter()
@@ -76,30 +119,34 @@ type Handler = Arc<dyn Fn(&Seen) -> Answer + Send + Sync>;
 
 impl StandIn {
     /// Serves plain HTTP.
-    pub(crate) async fn plain(handler: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Self {
+    pub async fn plain(handler: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Self {
         Self::start(None, Arc::new(handler)).await
     }
 
-    /// Serves TLS with a certificate for `name`; gives the PEM of its CA as well.
-    pub(crate) async fn tls(
-        name: &str,
+    /// Serves TLS with a certificate for `names`; gives the PEM of its CA as well. A client may show a certificate.
+    pub async fn tls(
+        names: &[&str],
         handler: impl Fn(&Seen) -> Answer + Send + Sync + 'static,
     ) -> (Self, Vec<u8>) {
-        let (acceptor, ca) = acceptor(name);
+        let (acceptor, ca) = acceptor(names);
         (Self::start(Some(acceptor), Arc::new(handler)).await, ca)
     }
 
-    pub(crate) fn url(&self) -> Url {
+    /// Where it listens.
+    #[must_use]
+    pub fn url(&self) -> Url {
         Url::parse(&format!("{}://{}", self.scheme, self.address)).expect("an address makes a URL")
     }
 
     /// The same server by a host name instead of an address.
-    pub(crate) fn url_by_name(&self, host: &str) -> Url {
+    #[must_use]
+    pub fn url_by_name(&self, host: &str) -> Url {
         Url::parse(&format!("{}://{host}:{}", self.scheme, self.address.port())).expect("a name makes a URL")
     }
 
     /// Every request so far, in order of arrival.
-    pub(crate) fn seen(&self) -> Vec<Seen> {
+    #[must_use]
+    pub fn seen(&self) -> Vec<Seen> {
         self.seen
             .lock()
             .expect("no test panics while it holds the lock")
@@ -107,8 +154,9 @@ impl StandIn {
     }
 
     /// How many requests of this method and path (without the query) arrived.
-    pub(crate) fn count(&self, method: &str, path: &str) -> usize {
-        let matches = |seen: &&Seen| seen.method == method && seen.target.split('?').next() == Some(path);
+    #[must_use]
+    pub fn count(&self, method: &str, path: &str) -> usize {
+        let matches = |seen: &&Seen| seen.method == method && seen.path() == path;
         self.seen().iter().filter(matches).count()
     }
 
@@ -126,11 +174,13 @@ impl StandIn {
                 let (tls, handler, log) = (tls.clone(), Arc::clone(&handler), Arc::clone(&log));
                 connections.spawn(async move {
                     match tls {
-                        None => serve(socket, handler, log).await,
+                        None => serve(socket, None, handler, log).await,
                         Some(tls) => {
                             // A failed handshake is what some tests are about.
                             if let Ok(stream) = tls.accept(socket).await {
-                                serve(stream, handler, log).await;
+                                let shown = stream.get_ref().1.peer_certificates();
+                                let shown = shown.and_then(|chain| Some(chain.first()?.to_vec()));
+                                serve(stream, shown, handler, log).await;
                             }
                         }
                     }
@@ -153,9 +203,15 @@ impl Drop for StandIn {
 }
 
 /// Serves one connection until either side ends it.
-async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, handler: Handler, log: Arc<Mutex<Vec<Seen>>>) {
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    shown: Option<Vec<u8>>,
+    handler: Handler,
+    log: Arc<Mutex<Vec<Seen>>>,
+) {
     let mut stream = BufReader::new(stream);
-    while let Some(request) = read_request(&mut stream).await {
+    while let Some(mut request) = read_request(&mut stream).await {
+        request.client_certificate.clone_from(&shown);
         log.lock()
             .expect("no test panics while it holds the lock")
             .push(request.clone());
@@ -206,6 +262,7 @@ async fn read_request(stream: &mut (impl AsyncBufReadExt + Unpin)) -> Option<See
         target,
         headers,
         body: Vec::new(),
+        client_certificate: None,
     };
     let length = seen.header("content-length").map_or(Ok(0), str::parse).ok()?;
     seen.body = vec![0; length];
@@ -222,7 +279,7 @@ async fn read_line(stream: &mut (impl AsyncBufReadExt + Unpin)) -> Option<String
 /// CAs of one name would be taken for one another.
 static MADE: AtomicUsize = AtomicUsize::new(0);
 
-fn acceptor(name: &str) -> (TlsAcceptor, Vec<u8>) {
+fn acceptor(names: &[&str]) -> (TlsAcceptor, Vec<u8>) {
     let mut issuer = CertificateParams::default();
     issuer.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let number = MADE.fetch_add(1, Ordering::Relaxed);
@@ -232,19 +289,74 @@ fn acceptor(name: &str) -> (TlsAcceptor, Vec<u8>) {
     let issuer = CertifiedIssuer::self_signed(issuer, KeyPair::generate().expect("a key can be made"))
         .expect("a CA can be made");
     let key = KeyPair::generate().expect("a key can be made");
-    let certificate = CertificateParams::new([name.to_owned()])
-        .expect("the name fits a certificate")
+    let certificate = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
+        .expect("the names fit a certificate")
         .signed_by(&key, &issuer)
         .expect("the CA can sign");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
+    let config = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .expect("the provider supports the default versions")
-        .with_no_client_auth()
+        .with_client_cert_verifier(Arc::new(AnyClient(provider)))
         .with_single_cert(
             vec![certificate.der().clone()],
             PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
         )
         .expect("key and certificate fit");
     (TlsAcceptor::from(Arc::new(config)), issuer.pem().into_bytes())
+}
+
+/// Lets a client show a certificate, or not. Whether it is a good one is decided above.
+#[derive(Debug)]
+struct AnyClient(Arc<CryptoProvider>);
+
+impl ClientCertVerifier for AnyClient {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }
