@@ -2,7 +2,7 @@
 //! stand-ins that the unit tests use.
 //!
 //! A case is a function of a `Server`, which is one or the other. It arranges what it needs through the server's own
-//! API, uses Keyward's door to the store (`keyward::stores`), and says what must come of it. A stand-in can answer
+//! API, uses Keyward's door (`keyward::stores`, `keyward::cluster`), and says what must come of it. A stand-in can answer
 //! no more kindly than the real server, because the same case fails on it.
 //!
 //! It lives here because only here both sides and Keyward's own types are at hand: the stand-ins

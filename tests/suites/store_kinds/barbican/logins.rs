@@ -12,7 +12,7 @@ use keyward_tests::rig::tls::Authority;
 use kube::api::{Api, DeleteParams};
 use serde_json::json;
 
-use super::Cloud;
+use super::{Cloud, copy_of};
 use crate::scene::{SOON, Scene, message_of};
 
 pub(super) fn register(suite: &mut Suite) {
@@ -69,14 +69,11 @@ async fn each_way_of_logging_in_to_keystone_works(case: Case) -> Result<()> {
     ];
     let _operator = scene.operator().await?;
     for (name, spec) in &stores {
-        scene.store(name, spec).await?;
-        let source = json!({"storeRef": {"name": name}, "name": "db", "key": "password"});
-        let target = json!({"sources": [source], "target": {"name": format!("{name}-copy")}});
-        scene.synced(name, &target).await?;
+        cloud.copied_by(name, spec).await?;
     }
     for (name, _) in &stores {
         scene
-            .holds(&format!("{name}-copy"), &[("password", "first")])
+            .holds(&copy_of(name), &[("password", "first")])
             .await
             .with_context(|| (*name).to_owned())?;
         scene.store_reason(name, "StoreReady").await?;
@@ -104,9 +101,7 @@ async fn a_wrong_credential_of_keystone_is_said_and_a_corrected_one_taken_up_at_
         ("by-password", cloud.by_password("password")),
     ];
     for (name, spec) in &stores {
-        scene.store(name, spec).await?;
-        let source = json!({"storeRef": {"name": name}, "name": "db", "key": "password"});
-        scene.synced(name, &json!({"sources": [source]})).await?;
+        cloud.copied_by(name, spec).await?;
     }
     let log = cloud.servers.access_log(Service::Keystone);
     let mark = log.mark()?;
@@ -123,7 +118,7 @@ async fn a_wrong_credential_of_keystone_is_said_and_a_corrected_one_taken_up_at_
         .credential("password", &json!({"password": tenant.password}))
         .await?;
     for (name, _) in &stores {
-        scene.holds(name, &[("password", "first")]).await?;
+        scene.holds(&copy_of(name), &[("password", "first")]).await?;
         scene.ready(name).await?;
         scene.store_reason(name, "StoreReady").await?;
     }
@@ -165,14 +160,12 @@ async fn barbican_is_found_by_region_interface_override_and_ca(case: Case) -> Re
         ),
     ];
     for (name, spec) in good.iter().chain(&bad) {
-        scene.store(name, spec).await?;
-        let source = json!({"storeRef": {"name": name}, "name": "db", "key": "password"});
-        scene.synced(name, &json!({"sources": [source]})).await?;
+        cloud.copied_by(name, spec).await?;
     }
     let _operator = scene.operator().await?;
     for (name, _) in &good {
         scene
-            .holds(name, &[("password", "first")])
+            .holds(&copy_of(name), &[("password", "first")])
             .await
             .with_context(|| (*name).to_owned())?;
     }
@@ -182,7 +175,7 @@ async fn barbican_is_found_by_region_interface_override_and_ca(case: Case) -> Re
     let message = message_of(&object)?;
     ensure!(message.contains(cloud.servers.region()), "{message}");
     for (name, _) in &bad {
-        ensure!(scene.values(name).await?.is_none(), "{name}");
+        ensure!(scene.values(&copy_of(name)).await?.is_none(), "{name}");
     }
     Ok(())
 }
@@ -216,17 +209,14 @@ async fn stores_with_one_credential_share_a_token_and_give_it_back_once(case: Ca
         scene
             .credential(name, &json!({"key": secret, "password": secret}))
             .await?;
-        scene.store(name, spec).await?;
-        let source = json!({"storeRef": {"name": name}, "name": "db", "key": "password"});
-        let target = json!({"sources": [source], "target": {"name": format!("{name}-copy")}});
-        scene.synced(name, &target).await?;
+        cloud.copied_by(name, spec).await?;
     }
     let log = cloud.servers.access_log(Service::Keystone);
     let mark = log.mark()?;
     let _operator = scene.operator().await?;
     for (name, ..) in &stores {
         scene
-            .holds(&format!("{name}-copy"), &[("password", "first")])
+            .holds(&copy_of(name), &[("password", "first")])
             .await
             .with_context(|| (*name).to_owned())?;
         scene.store_reason(name, "StoreReady").await?;
@@ -268,10 +258,7 @@ async fn stores_that_share_a_bad_password_cause_one_failed_login(case: Case) -> 
     for name in &names {
         // Each has a Secret of its own, with the same wrong password.
         scene.credential(name, &json!({"password": "wrong"})).await?;
-        scene.store(name, &cloud.by_password(name)).await?;
-        let source = json!({"storeRef": {"name": name}, "name": "db", "key": "password"});
-        let target = json!({"sources": [source], "target": {"name": format!("{name}-copy")}});
-        scene.synced(name, &target).await?;
+        cloud.copied_by(name, &cloud.by_password(name)).await?;
     }
     let mark = log.mark()?;
     let first = scene.operator().await?;
@@ -297,9 +284,7 @@ async fn stores_that_share_a_bad_password_cause_one_failed_login(case: Case) -> 
             .await?;
     }
     for name in &names {
-        scene
-            .holds(&format!("{name}-copy"), &[("password", "first")])
-            .await?;
+        scene.holds(&copy_of(name), &[("password", "first")]).await?;
     }
     assert_eq!(log.failed_logins(mark, &tenant.user)?, 1);
     Ok(())

@@ -82,10 +82,23 @@ impl<'a> Cloud<'a> {
         }})
     }
 
+    /// Applies a store of this spec, and a `SyncedSecret` of its name by which it copies `db`.
+    async fn copied_by(&self, name: &str, spec: &Value) -> Result<()> {
+        self.scene.store(name, spec).await?;
+        let source = json!({"storeRef": {"name": name}, "name": "db", "key": "password"});
+        let target = json!({"sources": [source], "target": {"name": copy_of(name)}});
+        self.scene.synced(name, &target).await
+    }
+
     /// Applies a `SyncedSecret` of store `barbican`.
     async fn synced(&self, name: &str, wanted: &Value) -> Result<()> {
         let mut source = wanted.clone();
         source["storeRef"] = json!({"name": "barbican"});
         self.scene.synced(name, &json!({ "sources": [source] })).await
     }
+}
+
+/// The Secret that [`Cloud::copied_by`] makes; a credential may have the store's own name.
+fn copy_of(store: &str) -> String {
+    format!("{store}-copy")
 }
