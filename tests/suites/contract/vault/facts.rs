@@ -114,14 +114,14 @@ async fn a_mount_that_is_not_there_is_a_404_that_names_no_route(server: Server) 
 async fn who_may_not_or_is_nobody_is_answered_403(server: Server) -> Result<()> {
     let held = Readable::new(&server).await?;
     let elsewhere = server.token(&[("elsewhere/*", &["read"])]).await?;
-    let by_policy = "1 error occurred:\n\t* permission denied\n\n";
-    for (token, error) in [
-        (Some("nobody"), "permission denied"),
-        (None, "permission denied"),
-        (Some(elsewhere.token.as_str()), by_policy),
-    ] {
-        let answer = get(&server.api_as(token)?, &format!("{}/data/app", held.mount)).await?;
-        assert_eq!(answer, (403, json!({ "errors": [error] })), "{token:?}");
+    // Later versions say more about a token that they do not know.
+    for token in [Some("nobody"), None, Some(elsewhere.token.as_str())] {
+        let (status, body) = get(&server.api_as(token)?, &format!("{}/data/app", held.mount)).await?;
+        let error = body["errors"][0].as_str().context("it says why")?;
+        ensure!(
+            status == 403 && error.contains("permission denied"),
+            "{token:?}: {status} {body}"
+        );
     }
     Ok(())
 }
