@@ -96,6 +96,9 @@ impl BarbicanStock {
         let mut source = json!({"name": place_name(place)});
         if self.keys == 1 {
             source["key"] = key_name(0).into();
+        } else {
+            let fields = (0..self.keys).map(|key| json!({"field": key_name(key)}));
+            source["fields"] = fields.collect();
         }
         source
     }
