@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use self::record::Record;
 use super::index::SyncIndex;
-use super::pass::Pass;
+use super::pass::{Failed, Pass};
 use super::reader::Reader;
 use super::rollout::WorkloadIndex;
 use super::write::Writer;
@@ -166,8 +166,8 @@ impl SyncController {
         let outcome = pass.run().await;
         let record = Record::new(self, key, &object);
         let outcome = match outcome {
-            Ok(done) => record.success(&memory, done).await,
-            Err(fault) => Err(fault),
+            Ok(done) => record.success(&memory, done).await.map_err(Failed::from),
+            Err(failed) => Err(failed),
         };
         match outcome {
             Ok(next) => {
@@ -176,10 +176,10 @@ impl SyncController {
                     self.enqueue(key, Instant::now() + next);
                 }
             }
-            Err(fault) => {
+            Err(Failed { fault, stuck }) => {
                 self.metrics.reconciled(KIND, Counted::Failure);
                 self.metrics.failed(KIND, fault.reason);
-                let failures = record.failure(&memory, &fault).await;
+                let failures = record.failure(&memory, &fault, stuck).await;
                 self.again(key, &fault, failures);
             }
         }

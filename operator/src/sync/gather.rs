@@ -77,6 +77,16 @@ impl<'a> Readings<'a> {
         Self { values, gone }
     }
 
+    /// The versions of the values, to be compared with later looks.
+    pub(super) fn versions(&self) -> Vec<Accepted> {
+        let versions = self.values.iter().map(|(target, reading)| Accepted {
+            origin: target.origin.clone(),
+            version: translate::seen(&reading.version),
+            expires: None,
+        });
+        versions.collect()
+    }
+
     /// The versions of the values.
     pub(super) fn offered(&self) -> impl Iterator<Item = Offered<'_>> {
         self.values.iter().map(|(target, reading)| Offered {
@@ -92,12 +102,35 @@ pub(super) fn shown<'a>(
     targets: &'a [Target],
     looks: &'a [Look],
 ) -> impl Iterator<Item = (&'a Origin, Option<SeenVersion>)> {
-    targets.iter().zip(looks).map(|(target, look)| {
-        let version = match &look.probe {
-            Probe::Current(version) => Some(translate::seen(version)),
-            Probe::Absent(_) | Probe::NeedsRead => None,
-        };
-        (&target.origin, version)
+    targets
+        .iter()
+        .zip(looks)
+        .map(|(target, look)| (&target.origin, version_in(look)))
+}
+
+/// The places that look empty.
+pub(super) fn empty<'a>(targets: &'a [Target], looks: &'a [Look]) -> impl Iterator<Item = Gone<'a>> {
+    targets
+        .iter()
+        .zip(looks)
+        .filter_map(|(target, look)| match &look.probe {
+            Probe::Absent(absence) => Some(Gone {
+                label: &target.label,
+                unlisted: None,
+                absence: *absence,
+            }),
+            Probe::Current(_) | Probe::NeedsRead => None,
+        })
+}
+
+/// The versions that the places show, as they would be taken.
+pub(super) fn offered<'a>(targets: &'a [Target], looks: &'a [Look]) -> impl Iterator<Item = Offered<'a>> {
+    targets.iter().zip(looks).filter_map(|(target, look)| {
+        Some(Offered {
+            origin: &target.origin,
+            label: &target.label,
+            version: version_in(look)?,
+        })
     })
 }
 
@@ -213,6 +246,13 @@ pub(super) async fn read_all(
         asked.push(read_at(reader, target, *since));
     }
     try_join_all(asked).await
+}
+
+fn version_in(look: &Look) -> Option<SeenVersion> {
+    match &look.probe {
+        Probe::Current(version) => Some(translate::seen(version)),
+        Probe::Absent(_) | Probe::NeedsRead => None,
+    }
 }
 
 /// How a place is without a value; `None` where it has one.

@@ -6,11 +6,13 @@
 mod entry;
 mod pairs;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::RandomState;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
+use keyward_core::fault::Fault;
+use keyward_core::sync::lineage::Accepted;
 use keyward_crds::SyncedSecret;
 use keyward_crds::synced_secret::{ConsumerKind, SyncedSecretStatus};
 use tokio::time::Instant;
@@ -36,8 +38,25 @@ pub struct Memory {
     pub failures: u32,
     /// When the present run of failures began.
     pub failing_since: Option<DateTime<Utc>>,
+    /// The last failure, where it came after the values were had and rests on them.
+    pub stuck: Option<Arc<Stuck>>,
     /// uid and resourceVersion of the Secret that was last seen to hold what we wrote.
     pub intact: Option<(Box<str>, Box<str>)>,
+}
+
+/// A failure that the same values, object and Secret would bring about again.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Stuck {
+    /// The failure.
+    pub fault: Fault,
+    /// The object's generation.
+    pub generation: Option<i64>,
+    /// Its annotations: some of them give consent.
+    pub annotations: Option<BTreeMap<String, String>>,
+    /// The versions of the values.
+    pub versions: Vec<Accepted>,
+    /// uid and resourceVersion of the Secret, where there was one.
+    pub secret: Option<(String, String)>,
 }
 
 /// The objects and their reverse indexes.

@@ -6,19 +6,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use keyward_core::fault::Fault;
 use keyward_core::sync::absence::{Gone, Settlement};
 use keyward_core::sync::fingerprint::FingerprintKey;
-use keyward_core::sync::freshness::{LastLook, Occasion};
+use keyward_core::sync::freshness::{self, LastLook, Occasion};
+use keyward_core::sync::lineage::{self, Accepted, Offered};
+use keyward_core::sync::observe;
 use keyward_core::sync::ownership::Deed;
 use keyward_core::sync::told::State;
 use keyward_core::sync::version::Consent;
-use keyward_core::sync::{lineage, observe};
 use keyward_crds::SyncedSecret;
 use keyward_crds::synced_secret::{Mode, RefreshPolicy, SyncedSecretStatus, WrittenSecret};
 use tokio::time::Instant;
 
 use super::gather::{self, Lost, Readings};
-use super::index::Memory;
+use super::index::{Memory, Stuck};
 use super::plan::{self, Plan};
 use super::reader::{Reader, WAVE_AGE};
 use super::render;
@@ -49,6 +51,14 @@ pub(super) struct Pass<'a> {
     pub now: DateTime<Utc>,
 }
 
+/// How a pass failed.
+pub(super) struct Failed {
+    /// Why.
+    pub fault: Fault,
+    /// What to remember of it, where it would come about again with the same values.
+    pub stuck: Option<Arc<Stuck>>,
+}
+
 /// How a pass that did not fail ended.
 pub(super) struct Done {
     /// What the status should say.
@@ -67,7 +77,7 @@ pub(super) struct Done {
 
 impl Pass<'_> {
     /// Runs the pass.
-    pub(super) async fn run(&self) -> Outcome<Done> {
+    pub(super) async fn run(&self) -> Result<Done, Failed> {
         let old = self.object.status.clone().unwrap_or_default();
         if self.object.spec.suspend {
             return Ok(Done::at_rest(old, State::Suspended));
@@ -104,7 +114,7 @@ impl Pass<'_> {
         turn: &Turn,
         old: SyncedSecretStatus,
         secret: SecretState,
-    ) -> Outcome<Done> {
+    ) -> Result<Done, Failed> {
         if occasion.requested {
             for door in doors {
                 door.forget_listings();
@@ -112,26 +122,63 @@ impl Pass<'_> {
         }
         let mut targets = gather::resolve(plan, doors).await?;
         let now = Instant::now();
-        let since = occasion.looks_from(turn.began, now);
+        let wave_began = now.checked_sub(WAVE_AGE).unwrap_or(now);
+        let since = occasion.looks_from(turn.began, wave_began, self.memory.failures > 0, now);
         let accepted = translate::accepted(&old.versions);
         let lost = gather::lost(self.reader, plan, doors, &accepted, &mut targets, since).await?;
         // What is kept anyway is not worth a read of all the rest.
         self.settlement(lost.iter().map(Lost::gone))?;
         let mut looked: Vec<Option<Instant>> = vec![None; targets.len()];
-        if occasion.settled() {
+        let on = secret.identity();
+        let stuck = self.stuck(on.as_ref());
+        if occasion.settled() || stuck.is_some() {
             let looks = gather::look_at_all(self.reader, &targets, since).await?;
-            if lineage::nothing_new(&accepted, gather::shown(&targets, &looks)) {
+            if occasion.settled() && lineage::nothing_new(&accepted, gather::shown(&targets, &looks)) {
                 return Ok(Done::at_rest(self.acknowledge(old), State::Synced));
             }
+            if let Some(stuck) =
+                stuck.filter(|stuck| lineage::nothing_new(&stuck.versions, gather::shown(&targets, &looks)))
+            {
+                return Err(Failed::again(stuck));
+            }
+            // What looks alone refuse is not worth a value. Before anything is removed, the places are read.
+            let gone = lost.iter().map(Lost::gone);
+            self.settlement(gone.chain(gather::empty(&targets, &looks)))?;
+            self.take(occasion, &accepted, gather::offered(&targets, &looks))?;
             looked = looks.iter().map(|look| Some(look.at)).collect();
         }
-        let wave_began = now.checked_sub(WAVE_AGE).unwrap_or(now);
         let from = |looked| occasion.values_from(looked, wave_began, now);
         let from: Vec<Instant> = looked.into_iter().map(from).collect();
         let shared = gather::read_all(self.reader, &targets, &from).await?;
         let mut read = Readings::of(&targets, &shared);
         read.gone.extend(lost.iter().map(Lost::gone));
-        self.settle(plan, occasion, old, secret, read).await
+        let versions = read.versions();
+        let settled = self.settle(plan, occasion, old, secret, read).await;
+        settled.map_err(|fault| self.failed_with(fault, versions, on))
+    }
+
+    /// The last failure, where it was over this object and this Secret.
+    fn stuck(&self, secret: Option<&(String, String)>) -> Option<&Arc<Stuck>> {
+        let metadata = &self.object.metadata;
+        self.memory.stuck.as_ref().filter(|stuck| {
+            stuck.secret.as_ref() == secret
+                && stuck.generation == metadata.generation
+                && stuck.annotations == metadata.annotations
+        })
+    }
+
+    fn failed_with(&self, fault: Fault, versions: Vec<Accepted>, secret: Option<(String, String)>) -> Failed {
+        let stuck = freshness::fails_again(fault.reason).then(|| Stuck {
+            fault: fault.clone(),
+            generation: self.object.metadata.generation,
+            annotations: self.object.metadata.annotations.clone(),
+            versions,
+            secret,
+        });
+        Failed {
+            fault,
+            stuck: stuck.map(Arc::new),
+        }
     }
 
     /// Decides what the values come to, and does it.
@@ -152,13 +199,8 @@ impl Pass<'_> {
                 State::Removed { cause }
             }
         };
-        let acknowledgement = translate::acknowledgement(self.object);
-        let consent = Consent {
-            spec_changed: occasion.spec_changed(),
-            acknowledged: acknowledgement.given,
-        };
         let accepted = translate::accepted(&old.versions);
-        let new_lineage = lineage::take(&accepted, read.offered(), consent, acknowledgement.annotation)?;
+        let new_lineage = self.take(occasion, &accepted, read.offered())?;
         if read.values.is_empty() && spec.mode == Mode::Sync {
             let deed = self
                 .writer
@@ -205,6 +247,21 @@ impl Pass<'_> {
         })
     }
 
+    /// Places what is offered in its lineage, with the consent that the object gives.
+    fn take<'a>(
+        &self,
+        occasion: &Occasion,
+        accepted: &[Accepted],
+        offered: impl Iterator<Item = Offered<'a>>,
+    ) -> Outcome<Option<String>> {
+        let acknowledgement = translate::acknowledgement(self.object);
+        let consent = Consent {
+            spec_changed: occasion.spec_changed(),
+            acknowledged: acknowledgement.given,
+        };
+        lineage::take(accepted, offered, consent, acknowledgement.annotation)
+    }
+
     fn occasion(&self, old: &SyncedSecretStatus, secret: &SecretState) -> Occasion {
         let asked = translate::refresh_id(self.object);
         Occasion {
@@ -235,6 +292,22 @@ impl Pass<'_> {
             status.handled_refresh = Some(id.to_owned());
         }
         status
+    }
+}
+
+impl Failed {
+    /// Failed as before.
+    fn again(stuck: &Arc<Stuck>) -> Self {
+        Self {
+            fault: stuck.fault.clone(),
+            stuck: Some(Arc::clone(stuck)),
+        }
+    }
+}
+
+impl From<Fault> for Failed {
+    fn from(fault: Fault) -> Self {
+        Self { fault, stuck: None }
     }
 }
 

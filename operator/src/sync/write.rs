@@ -65,6 +65,20 @@ impl SecretState {
         matches!(self, Self::Intact { .. })
     }
 
+    /// Its uid and resourceVersion, where there is one.
+    pub(super) fn identity(&self) -> Option<(String, String)> {
+        match self {
+            Self::Missing => None,
+            Self::Intact {
+                uid,
+                resource_version,
+            } => Some((uid.clone(), resource_version.clone())),
+            Self::Drifted(existing) | Self::Foreign(existing) => {
+                Some((existing.uid.clone(), existing.resource_version.clone()))
+            }
+        }
+    }
+
     /// As a report of what would change sees it. `same` says that what was rendered has the fingerprint of what was
     /// written.
     pub(super) fn before(&self, same: bool) -> Before {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
+use keyward_crds::SyncedSecret;
 use keyward_tests::harness::{Case, Suite};
-use keyward_tests::operator::Settings;
+use keyward_tests::operator::{Operator, Settings};
 use keyward_tests::rig::vault::{Kv, StoreRequest};
 use keyward_tests::rig::{Mark, poll};
 use kube::api::Api;
@@ -19,6 +20,10 @@ use crate::scene::{AUDIENCE, SOON, Scene};
 
 /// Connections to a dead store that are waited for: after so many the pace is clear.
 const CONNECTIONS: usize = 10;
+
+/// How often a healthy store may be served too late to tell whether it had to wait: on a machine that is busy with other
+/// work, serving it can take longer than the deadline at a frozen one.
+const ROUNDS: usize = 4;
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::vault_tests!(
@@ -154,31 +159,32 @@ async fn a_frozen_store_delays_no_other(case: Case) -> Result<()> {
     healthy.hold("first").await?;
     hung.reason("Synced").await?;
 
-    healthy.write("second").await?;
-    frozen.pause()?;
-    let asked = hung.refresh().await?;
-    healthy.refresh().await?;
-    let served = healthy.hold("second").await;
-    let hung_meanwhile = hung.objects().await?;
-    frozen.resume()?;
-    served?;
-    let handled = |object: &keyward_crds::SyncedSecret| {
-        object
-            .status
-            .as_ref()
-            .is_some_and(|status| status.handled_refresh.as_deref() == Some(&asked))
-    };
-    let handled_meanwhile = hung_meanwhile.iter().filter(|object| handled(object)).count();
-    assert_eq!(
-        handled_meanwhile, 0,
-        "the healthy store was served while the other hung"
-    );
-    assert!(
-        hung_meanwhile.iter().all(|object| reason_of(object) == "Synced"),
-        "the healthy store was served before the first deadline at the other"
-    );
-    hung.until("refreshed once the store goes on", handled).await?;
-    hung.reason("Synced").await
+    for round in 1..=ROUNDS {
+        let value = format!("of round {round}");
+        healthy.write(&value).await?;
+        frozen.pause()?;
+        let asked = hung.refresh().await?;
+        healthy.refresh().await?;
+        let served = healthy.hold(&value).await;
+        let hung_meanwhile = hung.objects().await?;
+        frozen.resume()?;
+        served?;
+        let handled = |object: &SyncedSecret| {
+            let status = object.status.as_ref();
+            status.is_some_and(|status| status.handled_refresh.as_deref() == Some(&asked))
+        };
+        ensure!(
+            !hung_meanwhile.iter().any(handled),
+            "the healthy store is served while the other hangs"
+        );
+        let in_time = hung_meanwhile.iter().all(|object| reason_of(object) == "Synced");
+        hung.until("refreshed once the store goes on", handled).await?;
+        hung.reason("Synced").await?;
+        if in_time {
+            return Ok(());
+        }
+    }
+    bail!("in {ROUNDS} rounds, the healthy store was never served before the first deadline at the other")
 }
 
 async fn a_dead_token_costs_one_login_for_all(case: Case) -> Result<()> {
@@ -198,11 +204,7 @@ async fn a_dead_token_costs_one_login_for_all(case: Case) -> Result<()> {
     let logins = logins(&scene, from)?;
     assert_eq!(logins.len(), 1, "one login for twenty objects: {logins:?}");
     assert!(logins.iter().all(|login| !login.failed));
-    assert!(
-        operator.metric("keyward_failures_total", "").await?.abs() < 0.5,
-        "nobody noticed"
-    );
-    Ok(())
+    nobody_noticed(&operator).await
 }
 
 async fn a_token_that_cannot_be_renewed_is_replaced_unnoticed(case: Case) -> Result<()> {
@@ -234,8 +236,18 @@ async fn a_token_that_cannot_be_renewed_is_replaced_unnoticed(case: Case) -> Res
     many.write("second").await?;
     many.hold("second").await?;
 
-    let noticed = operator.metric("keyward_failures_total", "").await?;
-    assert!(noticed.abs() < 0.5, "{noticed} passes failed");
+    nobody_noticed(&operator).await
+}
+
+/// No pass has failed.
+async fn nobody_noticed(operator: &Operator) -> Result<()> {
+    let metrics = operator.get("/metrics").await?;
+    let failures: Vec<_> = metrics
+        .lines()
+        .filter(|line| line.starts_with("keyward_failures_total"))
+        .filter(|line| !line.ends_with(" 0"))
+        .collect();
+    ensure!(failures.is_empty(), "passes failed: {failures:?}");
     Ok(())
 }
 

@@ -5,6 +5,7 @@ mod first;
 mod gone;
 mod modes;
 mod ownership;
+mod retries;
 mod rollout;
 mod templates;
 mod values;
@@ -20,6 +21,7 @@ pub fn register(suite: &mut Suite) {
     gone::register(suite);
     ownership::register(suite);
     versions::register(suite);
+    retries::register(suite);
     modes::register(suite);
     rollout::register(suite);
 }

@@ -2,6 +2,8 @@
 //!
 //! Instants are whatever the caller measures with: only their order matters here.
 
+use crate::reason::Reason;
+
 /// What is known of an object when a pass over it begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Occasion {
@@ -58,11 +60,18 @@ impl Occasion {
             && last.at.as_ref().is_some_and(|at| at >= turn_began)
     }
 
-    /// From when on a look may be: whoever asks for a refresh means the store as it is now, everybody else shares
-    /// the looks of the turn.
+    /// From when on a look may be: whoever asks for a refresh means the store as it is now, whoever has failed shares
+    /// the looks of the present wave, since the store may be what was put right, and everybody else shares those of
+    /// the turn.
     #[must_use]
-    pub fn looks_from<T>(&self, turn_began: T, now: T) -> T {
-        if self.requested { now } else { turn_began }
+    pub fn looks_from<T: Ord>(&self, turn_began: T, wave_began: T, failed: bool, now: T) -> T {
+        if self.requested {
+            now
+        } else if failed {
+            turn_began.max(wave_began)
+        } else {
+            turn_began
+        }
     }
 
     /// From when on a value may be. One that a look asked for is as new as that look. Without a look, whoever asks for
@@ -78,10 +87,48 @@ impl Occasion {
     }
 }
 
+/// Whether a pass that failed for this reason, after it had the values, fails the same with the same values, object
+/// and Secret. Then there is no need to have them again.
+#[must_use]
+pub fn fails_again(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::FieldNotFound
+            | Reason::DecodeFailed
+            | Reason::KeyConflict
+            | Reason::KeyInvalid
+            | Reason::TemplateFailed
+            | Reason::TemplateLimit
+            | Reason::SecretTooLarge
+            | Reason::TypeRefused
+            | Reason::TypeConflict
+            | Reason::SecretNotOwned
+            | Reason::KeyOwnedByOther
+            | Reason::SecretImmutable
+            | Reason::VersionRegressed
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn only_what_rests_on_values_object_and_secret_fails_again() {
+        let again = Reason::ALL.iter().copied().filter(|reason| fails_again(*reason));
+        assert_eq!(again.count(), 13);
+        for reason in [
+            Reason::ClusterUnavailable,
+            Reason::ClusterDenied,
+            Reason::Conflict,
+            Reason::StoreUnavailable,
+            Reason::RemoteDenied,
+            Reason::RemoteDeleted,
+        ] {
+            assert!(!fails_again(reason), "{reason:?}");
+        }
+    }
 
     const SETTLED: Occasion = Occasion {
         generation: 3,
@@ -195,8 +242,10 @@ mod tests {
         ] {
             assert_eq!(occasion.values_from(looked, wave, now), from, "{occasion:?}");
         }
-        assert_eq!(SETTLED.looks_from(TURN, now), TURN);
-        assert_eq!(requested().looks_from(TURN, now), now);
+        assert_eq!(SETTLED.looks_from(TURN, wave, false, now), TURN);
+        assert_eq!(SETTLED.looks_from(TURN, wave, true, now), wave);
+        assert_eq!(SETTLED.looks_from(195, wave, true, now), 195);
+        assert_eq!(requested().looks_from(TURN, wave, true, now), now);
     }
 
     fn any_occasion() -> impl Strategy<Value = Occasion> {
@@ -217,7 +266,7 @@ mod tests {
             let asked = Occasion { requested: true, ..occasion };
             let last = LastLook { at: Some(at), through: door, failed_since: false };
             prop_assert!(!asked.needs_no_store() && !asked.served_by(&last, &TURN, door));
-            prop_assert_eq!(asked.looks_from(TURN, 200), 200);
+            prop_assert_eq!(asked.looks_from(TURN, 190, false, 200), 200);
             prop_assert_eq!(asked.values_from(None, 190, 200), 200);
         }
 

@@ -14,7 +14,7 @@ use keyward_crds::SyncedSecret;
 use keyward_crds::synced_secret::SyncedSecretStatus;
 use tokio::time::Instant;
 
-use super::super::index::Memory;
+use super::super::index::{Memory, Stuck};
 use super::super::pass::Done;
 use super::super::rollout;
 use super::{KIND, SyncController};
@@ -90,10 +90,11 @@ impl<'a> Record<'a> {
     }
 
     /// Records a pass that failed: the last good Secret stays. Returns how often in a row.
-    pub(super) async fn failure(&self, memory: &Memory, fault: &Fault) -> u32 {
+    pub(super) async fn failure(&self, memory: &Memory, fault: &Fault, stuck: Option<Arc<Stuck>>) -> u32 {
         let failures = memory.failures.saturating_add(1);
         self.controller.index.remember(self.key, self.uid, |memory| {
             memory.failures = failures;
+            memory.stuck = stuck;
             memory.failing_since.get_or_insert(self.now);
         });
         tracing::warn!(object = %self.key, reason = %fault.reason.as_str(), request_id = fault.request_id.as_deref(), "{fault}");
@@ -222,6 +223,7 @@ impl<'a> Record<'a> {
                 memory.last_check = Some(self.now);
             }
             memory.failures = 0;
+            memory.stuck = None;
             memory.failing_since = None;
             memory.next_check =
                 next_look.and_then(|wait| self.now.checked_add_signed(TimeDelta::from_std(wait).ok()?));
