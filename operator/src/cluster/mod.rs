@@ -10,6 +10,7 @@ mod kinds;
 mod known;
 pub mod lease;
 mod object_key;
+mod pairs;
 mod pruned;
 mod read;
 pub(crate) mod resource_version;
@@ -26,6 +27,7 @@ pub use apply::{Applied, FIELD_MANAGER, Mark, Precondition, SecretApply, SecretW
 pub use call::DEADLINE;
 pub use kinds::missing_kinds;
 pub use object_key::ObjectKey;
+pub(crate) use pairs::Pairs;
 pub use pruned::Progress;
 pub use read::{ClusterReader, ExistingSecret, Whole};
 pub use rollout::RolloutWriter;

@@ -1,12 +1,13 @@
 //! Every Secret of the cluster, as far as Keyward needs to know it: no value, no label, about 200 bytes each.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use keyward_crds::OWNER_ANNOTATION;
 
 use super::ObjectKey;
+use super::pairs::Pairs;
 use super::resource_version::is_older;
 use super::watch::WatchEvent;
 
@@ -20,7 +21,7 @@ pub struct SecretIndex {
 struct Inner {
     secrets: HashMap<ObjectKey, SecretEntry>,
     /// Owner and Secret, where the Secret is not called as its owner.
-    renamed: BTreeSet<(ObjectKey, ObjectKey)>,
+    renamed: Pairs<ObjectKey>,
 }
 
 /// One Secret.
@@ -83,15 +84,8 @@ impl SecretIndex {
         let inner = self.read();
         let namesake = inner.secrets.get(owner);
         let namesake = namesake.filter(|entry| entry.owner.as_deref() == Some(&*owner.name));
-        let first = (owner.clone(), ObjectKey::new("", ""));
-        let renamed = inner.renamed.range(first..);
-        let renamed = renamed.take_while(|(of, _)| of == owner);
-        let renamed = renamed.map(|(_, secret)| secret.clone());
-        namesake
-            .map(|_| owner.clone())
-            .into_iter()
-            .chain(renamed)
-            .collect()
+        let namesake = namesake.map(|_| owner.clone());
+        namesake.into_iter().chain(inner.renamed.of(owner)).collect()
     }
 
     /// How many Secrets exist.
@@ -132,7 +126,7 @@ impl Inner {
     fn insert(&mut self, key: &ObjectKey, entry: SecretEntry) {
         self.remove(key);
         if let Some(owner) = renamed(key, &entry) {
-            self.renamed.insert((owner, key.clone()));
+            self.renamed.insert(owner, key.clone());
         }
         self.secrets.insert(key.clone(), entry);
     }
@@ -143,7 +137,7 @@ impl Inner {
             return false;
         };
         if let Some(owner) = renamed(key, &entry) {
-            self.renamed.remove(&(owner, key.clone()));
+            self.renamed.remove(owner, key.clone());
         }
         true
     }
@@ -225,6 +219,7 @@ mod tests {
         index.deleted(&key.sibling("foreign"), "u2");
         assert!(index.is_empty());
     }
+
     #[test]
     fn an_owner_finds_its_secrets_whatever_they_are_called() {
         let index = SecretIndex::default();

@@ -4,7 +4,6 @@
 //! empty, and the status says the rest.
 
 mod entry;
-mod pairs;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::RandomState;
@@ -18,8 +17,7 @@ use keyward_crds::synced_secret::{ConsumerKind, SyncedSecretStatus};
 use tokio::time::Instant;
 
 use self::entry::Entry;
-use self::pairs::Pairs;
-use crate::cluster::ObjectKey;
+use crate::cluster::{ObjectKey, Pairs};
 use crate::runtime::http::ObjectState;
 use crate::store::StoreKey;
 
@@ -93,6 +91,14 @@ impl SyncIndex {
     /// Takes in an object as the watch reports it.
     pub fn put(&self, key: &ObjectKey, object: &SyncedSecret) -> Change {
         let mut inner = self.lock();
+        // Most events are echoes of our own writes: they are told before anything is made of them.
+        if inner
+            .objects
+            .get(key)
+            .is_some_and(|known| known.has_seen(&object.metadata))
+        {
+            return Change::Echo;
+        }
         let lane = inner.lane_of(key, object);
         let mut entry = Entry::new(object, lane, &inner.hasher);
         let Some(known) = inner.objects.get_mut(key) else {
@@ -100,9 +106,6 @@ impl SyncIndex {
             inner.objects.insert(key.clone(), entry);
             return Change::Work;
         };
-        if known.has_seen(&entry) {
-            return Change::Echo;
-        }
         let change = if known.is_work(&entry) {
             Change::Work
         } else {
@@ -245,9 +248,8 @@ impl Inner {
 
     fn link(&mut self, key: &ObjectKey, object: &SyncedSecret) {
         for store in stores_of(key, object) {
-            let lane = lane(&store);
-            let users = self.by_store.entry(store).or_insert_with(|| Users {
-                lane,
+            let users = self.by_store.entry(store).or_insert_with_key(|store| Users {
+                lane: lane(store),
                 objects: BTreeSet::new(),
             });
             users.objects.insert(key.clone());

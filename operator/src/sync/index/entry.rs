@@ -4,6 +4,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use keyward_crds::SyncedSecret;
 use keyward_crds::synced_secret::SyncedSecretStatus;
 
@@ -67,15 +68,14 @@ impl Entry {
     }
 
     /// Whether `now` says nothing that is not known: a late echo of a state that we have written over since.
-    pub(super) fn has_seen(&self, now: &Self) -> bool {
-        self.uid == now.uid
-            && (self.resource_version == now.resource_version
-                || is_older(&now.resource_version, &self.resource_version))
+    pub(super) fn has_seen(&self, now: &ObjectMeta) -> bool {
+        let version = now.resource_version.as_deref().unwrap_or_default();
+        *self.uid == *now.uid.as_deref().unwrap_or_default() && self.is_at_or_past(version)
     }
 
     /// Takes in a status of our own, which was written on this very version of the object.
     pub(super) fn wrote_status(&mut self, resource_version: &str, status: SyncedSecretStatus) {
-        if *self.resource_version == *resource_version || is_older(resource_version, &self.resource_version) {
+        if self.is_at_or_past(resource_version) {
             return;
         }
         let mut object = from_json(&self.json);
@@ -84,6 +84,10 @@ impl Entry {
         object.metadata.resource_version = Some(resource_version.to_owned());
         self.resource_version = resource_version.into();
         self.json = to_json(&object);
+    }
+
+    fn is_at_or_past(&self, version: &str) -> bool {
+        *self.resource_version == *version || is_older(version, &self.resource_version)
     }
 
     /// What the operator's own endpoint shows.

@@ -3,22 +3,22 @@
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
-use crate::cluster::ObjectKey;
+use super::ObjectKey;
 
 /// Pairs of a thing and an object: one tree for all things, because a set for each would be mostly empty room.
-pub(super) struct Pairs<T>(BTreeSet<(T, ObjectKey)>);
+pub(crate) struct Pairs<T>(BTreeSet<(T, ObjectKey)>);
 
 impl<T: Clone + Ord> Pairs<T> {
-    pub(super) fn insert(&mut self, thing: T, object: ObjectKey) {
+    pub(crate) fn insert(&mut self, thing: T, object: ObjectKey) {
         self.0.insert((thing, object));
     }
 
-    pub(super) fn remove(&mut self, thing: T, object: ObjectKey) {
+    pub(crate) fn remove(&mut self, thing: T, object: ObjectKey) {
         self.0.remove(&(thing, object));
     }
 
     /// The objects of `thing`.
-    pub(super) fn of(&self, thing: &T) -> Vec<ObjectKey> {
+    pub(crate) fn of(&self, thing: &T) -> Vec<ObjectKey> {
         // No key comes before the empty one.
         let first = (thing.clone(), ObjectKey::new("", ""));
         let from = (Bound::Included(first), Bound::Unbounded);
