@@ -62,10 +62,8 @@ pub fn describe(changes: &[Change<'_>], threshold: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use chrono::DateTime;
-
-    use super::super::machine::Machine;
-    use super::super::report::{FORMAT, Unit};
+    use super::super::report::Unit;
+    use super::super::report::tests::of;
     use super::*;
 
     #[test]
@@ -82,18 +80,8 @@ mod tests {
     }
 
     fn report(measures: &[(&str, f64)]) -> Report {
-        Report {
-            format: FORMAT,
-            version: String::new(),
-            profile: String::new(),
-            machine: Machine::here(),
-            foreign: 0,
-            started: DateTime::UNIX_EPOCH,
-            seconds: 0.0,
-            measures: measures
-                .iter()
-                .map(|(name, value)| Measure::new(*name, Unit::Number, *value))
-                .collect(),
-        }
+        let measures = measures.iter();
+        let measures = measures.map(|(name, value)| Measure::new(*name, Unit::Number, *value));
+        of(measures.collect())
     }
 }

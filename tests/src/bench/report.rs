@@ -147,9 +147,23 @@ impl Report {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::operator::workspace;
+
+    /// A report of nothing but these measures.
+    pub(in crate::bench) fn of(measures: Vec<Measure>) -> Report {
+        Report {
+            format: FORMAT,
+            version: String::new(),
+            profile: String::new(),
+            machine: Machine::here(),
+            foreign: 0,
+            started: DateTime::UNIX_EPOCH,
+            seconds: 0.0,
+            measures,
+        }
+    }
 
     #[test]
     fn a_ratio_is_to_the_mean_of_the_floors() {
@@ -174,16 +188,9 @@ mod tests {
             at_most: 1.0,
             of: Of::Value,
         };
-        let report = Report {
-            format: FORMAT,
-            version: String::new(),
-            profile: String::new(),
-            machine: Machine::here(),
-            foreign: 0,
-            started: DateTime::UNIX_EPOCH,
-            seconds: 0.0,
-            measures: vec![Measure::new("a", Unit::Number, 1.0).held_against(Some(target))],
-        };
+        let report = of(vec![
+            Measure::new("a", Unit::Number, 1.0).held_against(Some(target)),
+        ]);
         let mut known = Vec::new();
         fields("", &serde_json::to_value(&report).unwrap(), &mut known);
         let page = std::fs::read_to_string(workspace().join("docs/reference/benchmark.md")).unwrap();

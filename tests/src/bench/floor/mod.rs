@@ -23,6 +23,7 @@ use super::defaults::Defaults;
 use super::ground::FLOOR_HOME;
 use super::population::Population;
 use super::stock::StoreTask;
+use crate::rig::poll;
 use crate::rig::process::Launch;
 
 /// Names the file with the task, in the environment of a process that is to be the floor.
@@ -93,16 +94,10 @@ pub async fn measure(population: &Population<'_>, within: Duration) -> Result<Fl
     let launch = Launch::new(name, program).env(TASK, &file);
     let started = clock::now();
     let server = launch.start(&ground.run)?;
-    let deadline = tokio::time::Instant::now() + within;
-    let status = loop {
-        if let Some(status) = server.ended()? {
-            break status;
-        }
-        if tokio::time::Instant::now() >= deadline {
-            bail!("the floor was not through after {} s", within.as_secs());
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    };
+    let status = poll::some("the floor to be through", within, async || {
+        server.ended().transpose()
+    })
+    .await??;
     if !status.success() {
         bail!("the floor failed:\n{}", server.log_tail());
     }

@@ -13,7 +13,7 @@ use keyward_tests::rig::vault::Kv;
 use serde_json::{Value, json};
 
 use super::at;
-use super::server::Server;
+use super::server::{Asked, Server};
 
 pub(super) fn register(suite: &mut Suite) {
     super::cases!(
@@ -31,6 +31,11 @@ pub(super) fn register(suite: &mut Suite) {
         a_declared_version_is_believed_and_checked_once,
         a_denied_list_says_what_to_grant,
     );
+}
+
+fn of_mount<'a>(requests: &'a [Asked], mount: &str) -> Vec<&'a Asked> {
+    let own = requests.iter();
+    own.filter(|request| request.path.starts_with(mount)).collect()
 }
 
 async fn json_at(store: &VaultStore, place: &RemoteRef) -> Result<(RemoteVersion, Value)> {
@@ -85,13 +90,7 @@ async fn a_value_is_read_and_a_change_is_seen_without_reading_it(server: Server)
     assert_eq!(second.number, Some(2));
     ensure!(second.created > first.created);
     let requests = server.since(before).await?;
-    assert_eq!(
-        requests
-            .iter()
-            .filter(|request| request.path.starts_with(&mount))
-            .count(),
-        1
-    );
+    assert_eq!(of_mount(&requests, &mount).len(), 1);
     ensure!(!requests.iter().any(|request| request.is_value_read(&mount)));
 
     let pinned = RemoteRef {
@@ -174,13 +173,7 @@ async fn version_1_gives_values_without_versions(server: Server) -> Result<()> {
         (RemoteVersion::default(), json!({ "n": 1 }))
     );
     let requests = server.since(before).await?;
-    assert_eq!(
-        requests
-            .iter()
-            .filter(|request| request.path.starts_with(&mount))
-            .count(),
-        1
-    );
+    assert_eq!(of_mount(&requests, &mount).len(), 1);
 
     server.api().delete(&format!("{mount}/app/db")).await?;
     ensure!(matches!(
@@ -260,10 +253,7 @@ async fn denied_metadata_leads_to_reading(server: Server) -> Result<()> {
         assert_eq!(json_at(&store, &at("app")).await?.0.number, Some(1));
     }
     let requests = server.since(before).await?;
-    let own: Vec<_> = requests
-        .iter()
-        .filter(|request| request.path.starts_with(&mount))
-        .collect();
+    let own = of_mount(&requests, &mount);
     assert_eq!(own.len(), 4, "metadata once, the value three times: {own:?}");
     Ok(())
 }
