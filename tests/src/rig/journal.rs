@@ -8,6 +8,9 @@ use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 
+/// How many bytes are looked through at once for the end of a line.
+const BLOCK: u64 = 4096;
+
 /// A log file that a server appends to.
 pub(super) struct Journal {
     path: PathBuf,
@@ -25,14 +28,31 @@ impl Journal {
         Self { path }
     }
 
-    /// The present end.
+    /// The end of the last whole line. A line can be seen while it is being written, and what is read from its middle
+    /// is no entry.
     pub(super) fn end(&self) -> Result<Mark> {
-        let meta = std::fs::metadata(&self.path);
-        let meta = meta.with_context(|| format!("look at {}", self.path.display()))?;
+        let place = self.end_of_lines();
         Ok(Mark {
-            place: meta.len(),
+            place: place.with_context(|| format!("look at {}", self.path.display()))?,
             instant: None,
         })
+    }
+
+    fn end_of_lines(&self) -> std::io::Result<u64> {
+        let mut file = File::open(&self.path)?;
+        let mut end = file.seek(SeekFrom::End(0))?;
+        let mut block = Vec::new();
+        while end > 0 {
+            let start = end.saturating_sub(BLOCK);
+            file.seek(SeekFrom::Start(start))?;
+            block.clear();
+            file.by_ref().take(end - start).read_to_end(&mut block)?;
+            if let Some(last) = block.iter().rposition(|byte| *byte == b'\n') {
+                return Ok(start + last as u64 + 1);
+            }
+            end = start;
+        }
+        Ok(0)
     }
 
     /// What was written since `mark`. A last line that is only half written is left for the next call.
@@ -74,5 +94,24 @@ mod tests {
         assert_eq!(entries, [json!({"n": 2})]);
         std::fs::write(&path, "{\"n\":1}\n{\"n\":2}\n{\"n\":3}\n").unwrap();
         assert_eq!(journal.since::<Value>(mark).unwrap(), [json!({"n": 3})]);
+    }
+
+    #[test]
+    fn a_mark_lies_before_a_line_that_is_being_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let journal = Journal::new(path.clone());
+        // Half a line alone, behind a whole one, and longer than a block.
+        for before in ["", "{\"n\":1}\n"] {
+            for words in ["é", &"é".repeat(5000)] {
+                let line = format!("{before}{{\"n\":\"{words}\"}}\n");
+                for half in 1..6 {
+                    std::fs::write(&path, &line.as_bytes()[..line.len() - half]).unwrap();
+                    let mark = journal.end().unwrap();
+                    std::fs::write(&path, &line).unwrap();
+                    assert_eq!(journal.since::<Value>(mark).unwrap(), [json!({ "n": words })]);
+                }
+            }
+        }
     }
 }
