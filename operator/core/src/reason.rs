@@ -183,6 +183,21 @@ impl Reason {
     pub fn as_str(self) -> String {
         format!("{self:?}")
     }
+
+    /// The reason of that spelling.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|reason| reason.as_str() == name)
+    }
+
+    /// Whether this is said of everything that reads from a store at once, because the store itself does not work.
+    #[must_use]
+    pub fn is_of_the_whole_store(self) -> bool {
+        matches!(
+            self,
+            Self::StoreNotReady | Self::StoreUnavailable | Self::StoreSealed | Self::StoreThrottled
+        )
+    }
 }
 
 #[cfg(test)]
@@ -204,5 +219,9 @@ mod tests {
     fn the_list_has_no_duplicates() {
         let distinct: std::collections::BTreeSet<_> = Reason::ALL.iter().collect();
         assert_eq!(distinct.len(), Reason::ALL.len());
+        for reason in Reason::ALL {
+            assert_eq!(Reason::named(&reason.as_str()), Some(*reason));
+        }
+        assert_eq!(Reason::named("Elsewhere"), None);
     }
 }

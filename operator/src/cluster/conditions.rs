@@ -90,6 +90,13 @@ pub fn remove(conditions: &mut Vec<Condition>, type_: &str) -> bool {
     conditions.len() != before
 }
 
+/// Why a condition does not hold; `None` where it holds, is unknown, or is not there.
+#[must_use]
+pub fn failed_with(conditions: &[Condition], type_: &str) -> Option<Reason> {
+    let known = conditions.iter().find(|condition| condition.type_ == type_)?;
+    Reason::named(&known.reason).filter(|_| known.status == "False")
+}
+
 /// The first `limit` bytes of `text`, cut between characters.
 #[must_use]
 pub fn clip(text: &str, limit: usize) -> &str {

@@ -358,11 +358,7 @@ fn wanted<'a>(store: &StoreObject, asked: Asked<'a>) -> Wanted<'a> {
 
 /// A store's own fault as those who wait for it see it.
 fn not_ready(key: &StoreKey, fault: &Fault) -> Fault {
-    let refused = matches!(
-        fault.reason,
-        Reason::StoreUnavailable | Reason::StoreSealed | Reason::StoreThrottled
-    );
-    let reason = if refused {
+    let reason = if fault.reason.is_of_the_whole_store() {
         fault.reason
     } else {
         Reason::StoreNotReady

@@ -166,7 +166,7 @@ impl SyncController {
         let outcome = pass.run().await;
         let record = Record::new(self, key, &object);
         let outcome = match outcome {
-            Ok(done) => record.success(&memory, done).await.map_err(Failed::from),
+            Ok(done) => record.success(done).await.map_err(Failed::from),
             Err(failed) => Err(failed),
         };
         match outcome {

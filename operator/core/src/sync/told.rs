@@ -119,10 +119,14 @@ pub fn note_of(deed: Deed, synced_before: bool) -> Option<Note> {
 }
 
 /// What is noted of an object that works again after a failure, where nothing else tells it.
+///
+/// Of those that only waited for their store nothing is noted: the store tells it once, and ten thousand events would
+/// hold up the statuses that say the same.
 #[must_use]
-pub fn note_of_recovery(failed_before: bool, state: &State, deed: Deed) -> Option<Note> {
+pub fn note_of_recovery(failed_with: Option<Reason>, state: &State, deed: Deed) -> Option<Note> {
+    let failed_alone = failed_with.is_some_and(|reason| !reason.is_of_the_whole_store());
     let silent = deed == Deed::Nothing && *state == State::Synced;
-    (failed_before && silent).then_some(Note {
+    (failed_alone && silent).then_some(Note {
         warning: false,
         reason: Reason::Synced,
         words: Some("works again"),
@@ -209,9 +213,12 @@ mod tests {
 
     #[test]
     fn a_recovery_is_noted_where_nothing_else_tells_it() {
-        assert!(note_of_recovery(true, &State::Synced, Deed::Nothing).is_some());
-        assert_eq!(note_of_recovery(false, &State::Synced, Deed::Nothing), None);
-        assert_eq!(note_of_recovery(true, &State::Synced, Deed::Updated), None);
-        assert_eq!(note_of_recovery(true, &removed(), Deed::Nothing), None);
+        let denied = Some(Reason::RemoteDenied);
+        assert!(note_of_recovery(denied, &State::Synced, Deed::Nothing).is_some());
+        assert_eq!(note_of_recovery(None, &State::Synced, Deed::Nothing), None);
+        assert_eq!(note_of_recovery(denied, &State::Synced, Deed::Updated), None);
+        assert_eq!(note_of_recovery(denied, &removed(), Deed::Nothing), None);
+        let sealed = Some(Reason::StoreSealed);
+        assert_eq!(note_of_recovery(sealed, &State::Synced, Deed::Nothing), None);
     }
 }

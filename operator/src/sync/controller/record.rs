@@ -53,7 +53,7 @@ impl<'a> Record<'a> {
     }
 
     /// Records a pass that did not fail. Returns when to come back.
-    pub(super) async fn success(&self, memory: &Memory, done: Done) -> Outcome<Option<Duration>> {
+    pub(super) async fn success(&self, done: Done) -> Outcome<Option<Duration>> {
         let Done {
             mut status,
             state,
@@ -69,6 +69,7 @@ impl<'a> Record<'a> {
         let keys = status.secret.as_ref().map_or(0, |secret| secret.keys);
         let ready = state.ready(usize::try_from(keys).unwrap_or_default());
         let wanted = Wanted::of("Ready", &ready, self.generation);
+        let failed_with = conditions::failed_with(&status.conditions, "Ready");
         let news = conditions::set(&mut status.conditions, &wanted, self.now);
         self.warn_of_expiry(&mut status);
         let rolling = self.roll_out(&mut status, &state).await?;
@@ -84,7 +85,7 @@ impl<'a> Record<'a> {
             self.publish(EventKind::Warning, Reason::NewLineage, &note);
         }
         self.remember(&status, looked_through, next_look);
-        let recovery = told::note_of_recovery(memory.failures > 0, &state, deed);
+        let recovery = told::note_of_recovery(failed_with, &state, deed);
         self.note(recovery, &ready.message);
         Ok(due_again(next_look, rolling))
     }
