@@ -8,6 +8,7 @@ pub mod address;
 pub mod backoff;
 pub mod fault;
 pub mod logins;
+pub mod pace;
 pub mod reason;
 pub mod schedule;
 pub mod secret;

@@ -1,18 +1,20 @@
 //! A store in use: the door with its breaker, its pace and its share of connections.
 //!
 //! One live store serves every object that uses the same store object with the same credential. A store that fails
-//! is asked by one caller at a time; everybody else is told at once, so a dead store costs nobody a deadline.
+//! is asked by one caller at a time; everybody else is told at once, so a dead store costs nobody a deadline. A store that
+//! refuses for being asked too often does not fail: it is asked less often.
 //!
 //! Breaker and pace belong to the store object, also where store objects share a session: what fails may be one
 //! mount or one path of a server, each object has readers of its own to wake, and a slow one must not take the turns
 //! of another. What they share, a refused login, is remembered by the session, which then answers without a request.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use keyward_core::fault::{Class, Fault};
+use keyward_core::pace::Turns;
 use keyward_core::reason::Reason;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -44,8 +46,9 @@ pub struct LiveStore {
     door: Box<dyn Store>,
     health: Mutex<Health>,
     slots: Semaphore,
-    pace: Pace,
-    next_slot: Mutex<Option<Instant>>,
+    turns: Mutex<Turns>,
+    /// What the turns count from.
+    opened: Instant,
     observer: Box<dyn StoreObserver>,
 }
 
@@ -100,6 +103,9 @@ impl HealthChange {
 /// So many passing failures in a row, over all places, make a store count as failing.
 const TRANSIENT_RUN: u32 = 3;
 
+/// How long a call that the store refuses for being one too many is sent again before its caller hears of it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 impl LiveStore {
@@ -111,8 +117,8 @@ impl LiveStore {
             door,
             health: Mutex::default(),
             slots: Semaphore::new(pace.concurrent),
-            pace,
-            next_slot: Mutex::default(),
+            turns: Mutex::new(Turns::new(pace.per_second)),
+            opened: Instant::now(),
             observer,
         }
     }
@@ -122,7 +128,7 @@ impl LiveStore {
     /// # Errors
     /// The store's own fault; or, while it is failing, the fault that says so, without asking it.
     pub async fn probe(&self, at: &RemoteRef) -> Outcome<Probe> {
-        self.guarded("probe", self.door.probe(at)).await
+        self.guarded("probe", || self.door.probe(at)).await
     }
 
     /// Reads the value at a place, as [`Store::read`].
@@ -130,7 +136,7 @@ impl LiveStore {
     /// # Errors
     /// As [`Self::probe`].
     pub async fn read(&self, at: &RemoteRef) -> Outcome<ReadOutcome> {
-        self.guarded("read", self.door.read(at)).await
+        self.guarded("read", || self.door.read(at)).await
     }
 
     /// Lists places, as [`Store::find`].
@@ -138,7 +144,7 @@ impl LiveStore {
     /// # Errors
     /// As [`Self::probe`].
     pub async fn find(&self, query: &FindQuery) -> Outcome<Vec<Found>> {
-        self.guarded("find", self.door.find(query)).await
+        self.guarded("find", || self.door.find(query)).await
     }
 
     /// Tries the store although its breaker may be open.
@@ -146,7 +152,7 @@ impl LiveStore {
     /// # Errors
     /// The store's own fault.
     pub async fn check(&self) -> Outcome<()> {
-        let outcome = self.paced("check", self.door.check()).await;
+        let outcome = self.paced("check", || self.door.check()).await;
         self.settle(outcome.as_ref().err());
         outcome
     }
@@ -168,29 +174,51 @@ impl LiveStore {
         Some((health.failing.clone()?, health.retry_at?))
     }
 
-    /// Nothing is sent before the future is polled, so a refused call costs the store nothing.
-    async fn guarded<T>(&self, operation: &'static str, call: BoxFuture<'_, Outcome<T>>) -> Outcome<T> {
+    async fn guarded<'a, T>(
+        &'a self,
+        operation: &'static str,
+        call: impl Fn() -> BoxFuture<'a, Outcome<T>>,
+    ) -> Outcome<T> {
         self.admit(Instant::now())?;
         let outcome = self.paced(operation, call).await;
         self.settle(outcome.as_ref().err());
         outcome
     }
 
-    async fn paced<T>(&self, operation: &'static str, call: BoxFuture<'_, Outcome<T>>) -> Outcome<T> {
+    /// Sends a call when its turn comes. Where the store refuses it for being one too many, it waits in line for another
+    /// turn: nothing is wrong with the store or with what was asked.
+    async fn paced<'a, T>(
+        &'a self,
+        operation: &'static str,
+        call: impl Fn() -> BoxFuture<'a, Outcome<T>>,
+    ) -> Outcome<T> {
         let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
-        tokio::time::sleep_until(self.take_turn(Instant::now())).await;
-        let outcome = call.await;
-        self.observer.asked(operation, outcome.is_ok());
-        outcome
+        let began = self.opened.elapsed();
+        loop {
+            let turn = self.turns().take(self.opened.elapsed());
+            tokio::time::sleep_until(self.opened + turn).await;
+            let sent = self.opened.elapsed();
+            let outcome = call().await;
+            self.observer.asked(operation, outcome.is_ok());
+            let now = self.opened.elapsed();
+            match outcome {
+                Err(fault) if is_one_too_many(&fault) => {
+                    let resumes = self.turns().refused(sent, now, fault.retry_after);
+                    if resumes > began + PATIENCE {
+                        return Err(fault);
+                    }
+                }
+                Err(fault) => return Err(fault),
+                Ok(answer) => {
+                    self.turns().answered(now);
+                    return Ok(answer);
+                }
+            }
+        }
     }
 
-    /// The instant at which this caller's turn comes: turns are `1 / per_second` apart.
-    fn take_turn(&self, now: Instant) -> Instant {
-        let gap = Duration::from_secs(1) / self.pace.per_second.max(1);
-        let mut next = self.next_slot.lock().unwrap_or_else(PoisonError::into_inner);
-        let turn = next.map_or(now, |planned| planned.max(now));
-        *next = Some(turn + gap);
-        turn
+    fn turns(&self) -> MutexGuard<'_, Turns> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn settle(&self, fault: Option<&Fault>) {
@@ -245,6 +273,11 @@ impl LiveStore {
         health.failing = Some(fault.clone());
         change
     }
+}
+
+/// Whether a call was refused for the rate of calls alone, and may soon be sent again.
+fn is_one_too_many(fault: &Fault) -> bool {
+    fault.reason == Reason::StoreThrottled && fault.retry_after.is_none_or(|asked| asked <= PATIENCE)
 }
 
 /// Whether a fault says something about the store and not only about the place that was read.
@@ -343,9 +376,49 @@ mod tests {
             concurrent: 4,
         };
         let store = LiveStore::new(Box::new(Scripted(Mutex::new(vec![]))), pace, Box::new(()));
-        let now = Instant::now();
-        let turns: Vec<_> = (0..50).map(|_| store.take_turn(now)).collect();
-        assert_eq!(turns[49] - turns[0], Duration::from_millis(490));
+        let began = Instant::now();
+        for _ in 0..50 {
+            store.check().await.unwrap();
+        }
+        assert_eq!(began.elapsed().as_millis(), 490);
+    }
+
+    fn throttled() -> Fault {
+        Fault::new(
+            Class::Throttled,
+            Reason::StoreThrottled,
+            "was put off: too many calls",
+        )
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_for_the_rate_is_waited_out() {
+        let store = store(vec![Ok(()), Err(throttled()), Err(throttled())]);
+        let began = Instant::now();
+        assert!(store.check().await.is_ok());
+        assert!(
+            began.elapsed() >= Duration::from_millis(750),
+            "{:?}",
+            began.elapsed()
+        );
+        assert!(store.failing().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refusals_that_go_on_are_told() {
+        let long = throttled().with_retry_after(Some(PATIENCE + Duration::from_secs(1)));
+        let delayed = Fault::new(Class::Throttled, Reason::LoginDelayed, "is not sent yet");
+        for (script, longest) in [
+            (vec![Err(throttled()); 20], PATIENCE),
+            (vec![Err(long)], Duration::ZERO),
+            (vec![Err(delayed)], Duration::ZERO),
+        ] {
+            let store = store(script);
+            let began = Instant::now();
+            assert!(store.check().await.is_err());
+            assert!(began.elapsed() <= longest, "{:?}", began.elapsed());
+            assert!(store.failing().is_some(), "nobody else asks it now");
+        }
     }
 
     #[test]

@@ -56,7 +56,11 @@ pub async fn run(options: &Options) -> Result<(Report, Result<()>)> {
     let report = Report {
         format: FORMAT,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        profile: options.profile.clone(),
+        commit: product::commit(),
+        profile: match &options.program {
+            Some(path) => path.display().to_string(),
+            None => options.profile.clone(),
+        },
         machine,
         foreign: options.foreign(),
         started,

@@ -85,6 +85,8 @@ pub enum Scenario {
     BlackHole,
     /// A store that takes its time, which a stand-in adds.
     SlowStore,
+    /// A store that refuses requests beyond a rate of its own.
+    Throttled,
     /// A store that goes away and comes back.
     Outage,
 }
@@ -145,7 +147,7 @@ mod tests {
         );
         let full = Options::parse_from(["bench", "--full", "--objects", "50000"]);
         assert_eq!(full.objects(), [50_000]);
-        assert_eq!(full.scenarios().len(), 9);
+        assert_eq!(full.scenarios().len(), 10);
         assert!(Options::parse_from(["bench"]).scenarios().is_empty());
     }
 }

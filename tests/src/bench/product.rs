@@ -32,6 +32,26 @@ pub fn build(profile: &str) -> Result<PathBuf> {
     executable(&String::from_utf8_lossy(&output.stdout)).context("cargo named no executable")
 }
 
+/// The commit of the working tree, with a `+` where it was changed since. Empty where git does not tell.
+#[must_use]
+pub fn commit() -> String {
+    let output = Command::new("git")
+        .args([
+            "describe",
+            "--always",
+            "--exclude",
+            "*",
+            "--abbrev=10",
+            "--dirty=+",
+        ])
+        .current_dir(workspace())
+        .output();
+    let output = output.ok().filter(|output| output.status.success());
+    output.map_or_else(String::new, |output| {
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    })
+}
+
 /// One of cargo's messages, as far as we read them.
 #[derive(Deserialize)]
 struct Message {

@@ -15,7 +15,9 @@ pub struct Report {
     pub format: u32,
     /// The version of Keyward that was measured.
     pub version: String,
-    /// The cargo profile that it was built with.
+    /// The commit of the working tree, with a `+` where it was changed since. Empty where git does not tell.
+    pub commit: String,
+    /// The cargo profile that it was built with; the path of the binary where one was named.
     pub profile: String,
     /// Where it was measured.
     pub machine: Machine,
@@ -156,6 +158,7 @@ pub(super) mod tests {
         Report {
             format: FORMAT,
             version: String::new(),
+            commit: String::new(),
             profile: String::new(),
             machine: Machine::here(),
             foreign: 0,

@@ -51,9 +51,10 @@ fn origin(report: &Report) -> String {
     let machine = &report.machine;
     let [load, ..] = machine.load_before;
     format!(
-        "Keyward {}, profile `{}`, on {} cores of {} with {} GiB, Linux {}; {} UTC, {:.0} minutes; load before the run \
+        "Keyward {} at commit `{}`, profile `{}`, on {} cores of {} with {} GiB, Linux {}; {} UTC, {:.0} minutes; load before the run \
          {load:.1}; {} Secrets of strangers in the cluster.",
         report.version,
+        report.commit,
         report.profile,
         machine.cores,
         machine.processor,

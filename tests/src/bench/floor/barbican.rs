@@ -1,4 +1,5 @@
-//! The floor's requests to Barbican: one login, the pages of the project's list, and one read for each secret.
+//! The floor's requests to Barbican: one login, the pages of the project's list, and two reads for each secret: its user
+//! metadata, which may say its generation, and its payload.
 
 use std::collections::HashMap;
 
@@ -42,12 +43,16 @@ impl Project {
         Ok(Self { secrets, ids })
     }
 
-    /// Reads the payload of a secret, under `key` or as the fields that it has.
+    /// Reads the metadata and the payload of a secret, under `key` or as the fields that it has.
     pub(super) async fn read(&self, name: &str, key: Option<&str>) -> Result<Value> {
         let id = self
             .ids
             .get(name)
             .with_context(|| format!("there is no secret {name}"))?;
+        self.secrets
+            .metadata(id)
+            .await?
+            .ok("read the metadata of a secret")?;
         let payload = self.secrets.payload(id).await?.ok("read a payload")?.body;
         Ok(match key {
             Some(key) => json!({key: String::from_utf8_lossy(&payload)}),

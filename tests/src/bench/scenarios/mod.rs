@@ -9,6 +9,7 @@ mod outage;
 mod refresh;
 mod relist;
 mod slow_store;
+mod throttled;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -83,6 +84,7 @@ impl<'a> Bench<'a> {
             Step::Refresh(shape) => refresh::run(self, shape).await,
             Step::BlackHole(objects) => black_hole::run(self, objects).await,
             Step::SlowStore(objects) => slow_store::run(self, objects).await,
+            Step::Throttled(objects) => throttled::run(self, objects).await,
             Step::Outage(objects) => outage::run(self, objects).await,
         }
     }
@@ -117,6 +119,7 @@ enum Step {
     Refresh(Shape),
     BlackHole(usize),
     SlowStore(usize),
+    Throttled(usize),
     Outage(usize),
 }
 
@@ -148,6 +151,9 @@ fn plan(options: &Options) -> Vec<Step> {
     }
     if wants(Scenario::SlowStore) {
         plan.push(Step::SlowStore(usual));
+    }
+    if wants(Scenario::Throttled) {
+        plan.push(Step::Throttled(usual));
     }
     if wants(Scenario::Outage) {
         // What four thousand objects would show lies between.

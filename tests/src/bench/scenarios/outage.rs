@@ -54,6 +54,7 @@ pub(super) async fn run(bench: &mut Bench<'_>, objects: usize) -> Result<()> {
         .context("all was ready before the store was back")?;
 
     let asked = marks.asked_of_store(&population).await?;
+    let api = tally::of_api(&marks.asked_of_api(&population).await?);
     let rate = Defaults::of_the_operator()?.store_rate();
     let name = |figure: &str| format!("outage/{shape}/{figure}");
     let target = targets::recovery(objects, float(shape.place_count()), f64::from(rate), status_rate);
@@ -67,5 +68,9 @@ pub(super) async fn run(bench: &mut Bench<'_>, objects: usize) -> Result<()> {
         .held_against(Some(targets::burst(rate))),
         Measure::new(name("requests"), Unit::Requests, float(asked.len())),
     ]);
+    bench.record(api.iter().map(|(kind, count)| {
+        let figure = format!("api/{}", kind.replace(' ', "-"));
+        Measure::new(name(&figure), Unit::Requests, float(*count))
+    }));
     trial.end().await
 }

@@ -41,7 +41,7 @@ pub struct VaultTask {
 impl VaultStock {
     /// A new and empty mount.
     pub(super) async fn new(ground: &Ground, shape: &Shape) -> Result<Self> {
-        let mount = format!("{MOUNT}-{}-{}", shape.engine.name(), shape.keys);
+        let mount = Self::mount_of(shape);
         let version = if shape.engine.is_versioned() {
             Kv::V2
         } else {
@@ -54,6 +54,12 @@ impl VaultStock {
             keys: shape.keys,
             filled: 0,
         })
+    }
+
+    /// The mount that holds the values of such objects.
+    #[must_use]
+    pub fn mount_of(shape: &Shape) -> String {
+        format!("{MOUNT}-{}-{}", shape.engine.name(), shape.keys)
     }
 
     pub(super) async fn fill(&mut self, ground: &Ground, count: usize) -> Result<()> {
@@ -131,6 +137,7 @@ fn kind_of(request: &StoreRequest, mount: &str) -> &'static str {
     let path = request.path.as_str();
     let below = path.strip_prefix(mount).and_then(|rest| rest.strip_prefix('/'));
     match below {
+        _ if request.throttled => "refused",
         _ if request.is_login() => "login",
         Some(rest) if rest.starts_with("metadata/") => "metadata",
         Some(_) if request.operation == "list" => "list",
@@ -165,6 +172,7 @@ mod tests {
                 mount_type: String::new(),
                 display_name: String::new(),
                 remote_port: 0,
+                throttled: false,
                 failed: false,
                 at: DateTime::UNIX_EPOCH,
             };

@@ -177,6 +177,11 @@ impl KeyManager {
         self.session.get(&self.secret(id)).await
     }
 
+    /// Asks for the user metadata of a secret.
+    pub async fn metadata(&self, id: &str) -> Result<Answer> {
+        self.session.get(&format!("{}/metadata", self.secret(id))).await
+    }
+
     /// Asks for a page of the list of secrets, with a query such as `name=a&limit=2`.
     pub async fn list(&self, query: &str) -> Result<Answer> {
         self.session.get(&format!("{}/secrets?{query}", self.url)).await

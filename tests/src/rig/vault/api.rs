@@ -122,6 +122,25 @@ impl VaultApi {
         poll::until(&config, MOUNTED_WITHIN, async || self.read(&config).await.is_ok()).await
     }
 
+    /// Lets a mount answer so many requests in a second and refuse the others with 429, and the audit device see those.
+    pub async fn limit_rate(&self, mount: &str, per_second: u32) -> Result<()> {
+        self.write(
+            "sys/quotas/config",
+            &json!({ "enable_rate_limit_audit_logging": true }),
+        )
+        .await?;
+        self.write(
+            &format!("sys/quotas/rate-limit/{mount}"),
+            &json!({ "path": format!("{mount}/"), "rate": per_second }),
+        )
+        .await
+    }
+
+    /// Takes that limit away.
+    pub async fn unlimit_rate(&self, mount: &str) -> Result<()> {
+        self.delete(&format!("sys/quotas/rate-limit/{mount}")).await
+    }
+
     /// Removes a mount with all it holds.
     pub async fn unmount(&self, mount: &str) -> Result<()> {
         self.delete(&format!("sys/mounts/{mount}")).await

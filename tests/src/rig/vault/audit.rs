@@ -28,6 +28,8 @@ pub struct StoreRequest {
     pub remote_port: u16,
     /// Whether the server refused or failed.
     pub failed: bool,
+    /// Whether it was refused for being one too many.
+    pub throttled: bool,
     /// When it was answered.
     pub at: DateTime<Utc>,
 }
@@ -47,10 +49,11 @@ impl AuditLog {
     /// The requests since `mark`, in the order of their answers.
     pub fn since(&self, mark: Mark) -> Result<Vec<StoreRequest>> {
         let entries: Vec<Entry> = self.journal.since(mark)?;
-        // There is an entry for the request and one for its answer; only the latter knows the mount.
+        // There is an entry for the request and one for its answer; only the latter knows the mount. What a quota refuses
+        // gets no further than the first.
         Ok(entries
             .into_iter()
-            .filter(|entry| entry.kind == "response")
+            .filter(|entry| entry.kind == "response" || entry.is_throttled())
             .map(StoreRequest::from)
             .collect())
     }
@@ -98,9 +101,16 @@ struct Request {
     remote_port: u16,
 }
 
+impl Entry {
+    fn is_throttled(&self) -> bool {
+        self.error.contains("rate limit quota exceeded")
+    }
+}
+
 impl From<Entry> for StoreRequest {
     fn from(entry: Entry) -> Self {
         Self {
+            throttled: entry.is_throttled(),
             operation: entry.request.operation,
             path: entry.request.path,
             mount_type: entry.request.mount_type,
