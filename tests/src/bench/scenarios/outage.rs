@@ -20,8 +20,8 @@ const INTERVALS: u32 = 5;
 
 /// Stops Vault, waits, starts it again.
 pub(super) async fn run(bench: &mut Bench<'_>, objects: usize) -> Result<()> {
-    // Each interval asks for every path, and a rate of requests is set.
-    let interval = Duration::from_secs(if objects <= 1_000 { 5 } else { 30 });
+    // Each interval asks for every path: short ones would measure refreshes beside the recovery.
+    let interval = Duration::from_secs(if objects <= 1_000 { 20 } else { 60 });
     let shape = Shape::plain(objects).every(interval);
     let status_rate = match bench.status_rates.get(&objects) {
         Some(rate) => *rate,

@@ -14,7 +14,8 @@ use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::api::{Api, ApiResource, DynamicObject, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::core::GroupVersionKind;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -301,6 +302,19 @@ async fn install_one(api: &Api<CustomResourceDefinition>, kind: &CustomResourceD
         .with_context(|| format!("install {name}"))?;
     poll::until(name, ESTABLISHED_WITHIN, async || {
         api.get(name).await.is_ok_and(|kind| is_established(&kind))
+    })
+    .await?;
+    // Lists are refused for a moment after that, until the cache behind them is filled.
+    let version = kind.spec.versions.first().context("a kind has no version")?;
+    let names = &kind.spec.names;
+    let served = GroupVersionKind::gvk(&kind.spec.group, &version.name, &names.kind);
+    let served = ApiResource::from_gvk_with_plural(&served, &names.plural);
+    let objects: Api<DynamicObject> = Api::all_with(api.clone().into_client(), &served);
+    poll::until(name, ESTABLISHED_WITHIN, async || {
+        objects
+            .list_metadata(&ListParams::default().limit(1))
+            .await
+            .is_ok()
     })
     .await
 }
