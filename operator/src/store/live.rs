@@ -295,9 +295,9 @@ fn concerns_the_whole_store(fault: &Fault) -> bool {
     }
 }
 
-/// From a quarter of a second up to two seconds: trying a dead store is one request, and everything waits for it.
+/// From a quarter of a second up to one second: trying a dead store is one request, and everything waits for it.
 fn retry_wait(failures: u32) -> Duration {
-    Duration::from_millis(250).saturating_mul(1 << failures.saturating_sub(1).min(3))
+    Duration::from_millis(250).saturating_mul(1 << failures.saturating_sub(1).min(2))
 }
 
 #[cfg(test)]

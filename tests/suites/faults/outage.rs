@@ -109,7 +109,7 @@ async fn a_stopped_store_is_asked_ever_more_slowly_however_many_wait(case: Case)
         async || attempts.so_far() >= counted + CONNECTIONS,
     )
     .await?;
-    // One try each by those who wait and by the store's own check, at most every two seconds once it is slowest.
+    // One try each by those who wait and by the store's own check, each at most once a second when it is slowest.
     ensure!(
         from.elapsed() > Duration::from_secs(5),
         "{CONNECTIONS} connections came within {:?}",

@@ -17,6 +17,9 @@ use super::{Answer, Task};
 use crate::bench::gauge;
 use crate::bench::stock::StoreTask;
 
+/// So many objects show a rate.
+const RATED: usize = 2_000;
+
 /// Does the work and says how long it took.
 pub(super) async fn work(task: &Task) -> Result<Answer> {
     let cluster = Cluster::connect(&task.kubeconfig, &task.namespace).await?;
@@ -38,22 +41,35 @@ pub(super) async fn work(task: &Task) -> Result<Answer> {
     let cpu_seconds = gauge::cpu(std::process::id())?;
     let connections = gauge::connections(std::process::id())?;
 
-    let began = Instant::now();
-    each(task.workers, &objects, async |object| {
+    let some = &objects[..objects.len().min(RATED)];
+    let status_writes_per_second = rate(task.workers, some, async |object| {
         cluster.patch_status(object, "none", "written once more").await
     })
     .await?;
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "there are fewer objects than a mantissa counts"
-    )]
-    let status_writes_per_second = objects.len() as f64 / began.elapsed().as_secs_f64();
+    let recoveries_per_second = rate(task.workers, some, async |object| {
+        store.read(&object.source).await?;
+        cluster.patch_status(object, "none", "works again").await
+    })
+    .await?;
     Ok(Answer {
         finished,
         cpu_seconds,
         connections,
         status_writes_per_second,
+        recoveries_per_second,
     })
+}
+
+/// How often in a second `job` is done where it is done for each object.
+async fn rate(workers: usize, objects: &[Object], job: impl AsyncFn(&Object) -> Result<()>) -> Result<f64> {
+    let began = Instant::now();
+    each(workers, objects, job).await?;
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "there are fewer objects than a mantissa counts"
+    )]
+    let objects = objects.len() as f64;
+    Ok(objects / began.elapsed().as_secs_f64())
 }
 
 enum Store {

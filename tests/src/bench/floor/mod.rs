@@ -47,6 +47,7 @@ struct Answer {
     cpu_seconds: f64,
     connections: usize,
     status_writes_per_second: f64,
+    recoveries_per_second: f64,
 }
 
 /// What the same work costs a client that decides nothing.
@@ -60,6 +61,8 @@ pub struct Floor {
     pub connections: usize,
     /// How fast it writes statuses and nothing else.
     pub status_writes_per_second: f64,
+    /// How fast it reads a value and then writes a status, for each object.
+    pub recoveries_per_second: f64,
 }
 
 /// Becomes the floor where that was asked for, and then never returns. To be called early in `main`.
@@ -110,6 +113,7 @@ pub async fn measure(population: &Population<'_>, within: Duration) -> Result<Fl
         cpu_seconds: answer.cpu_seconds,
         connections: answer.connections,
         status_writes_per_second: answer.status_writes_per_second,
+        recoveries_per_second: answer.recoveries_per_second,
     })
 }
 

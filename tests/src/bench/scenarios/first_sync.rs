@@ -41,9 +41,7 @@ pub(super) async fn run(bench: &mut Bench<'_>, shape: Shape) -> Result<()> {
         baseline.push(floor_of(bench, shape).await?);
     }
     if let Some(last) = baseline.last() {
-        bench
-            .status_rates
-            .insert(shape.objects, last.status_writes_per_second);
+        bench.last_floors.insert(shape.to_string(), *last);
     }
     bench.first_syncs.insert(shape.to_string(), trial.time);
     bench.record(trial.first_sync(&baseline));

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 
+use super::floor::Floor;
 use super::ground::Ground;
 use super::options::{Options, Scenario};
 use super::population;
@@ -38,8 +39,8 @@ pub struct Bench<'a> {
     measures: Vec<Measure>,
     /// How long the first sync of each shape took.
     first_syncs: BTreeMap<String, Duration>,
-    /// How fast the floor writes statuses, by the number of objects.
-    status_rates: BTreeMap<usize, f64>,
+    /// The last run of the floor for each shape.
+    last_floors: BTreeMap<String, Floor>,
 }
 
 impl<'a> Bench<'a> {
@@ -52,7 +53,7 @@ impl<'a> Bench<'a> {
             progress,
             measures: Vec::new(),
             first_syncs: BTreeMap::new(),
-            status_rates: BTreeMap::new(),
+            last_floors: BTreeMap::new(),
         }
     }
 

@@ -23,13 +23,9 @@ pub(super) async fn run(bench: &mut Bench<'_>, objects: usize) -> Result<()> {
     // Each interval asks for every path: short ones would measure refreshes beside the recovery.
     let interval = Duration::from_secs(if objects <= 1_000 { 20 } else { 60 });
     let shape = Shape::plain(objects).every(interval);
-    let status_rate = match bench.status_rates.get(&objects) {
-        Some(rate) => *rate,
-        None => {
-            first_sync::floor_of(bench, Shape::plain(objects))
-                .await?
-                .status_writes_per_second
-        }
+    let floor = match bench.last_floors.get(&shape.to_string()) {
+        Some(floor) => *floor,
+        None => first_sync::floor_of(bench, shape).await?,
     };
     bench.say(&shape, "coming up before an outage");
     let population = Population::new(bench.ground, shape).await?;
@@ -57,9 +53,17 @@ pub(super) async fn run(bench: &mut Bench<'_>, objects: usize) -> Result<()> {
     let api = tally::of_api(&marks.asked_of_api(&population).await?);
     let rate = Defaults::of_the_operator()?.store_rate();
     let name = |figure: &str| format!("outage/{shape}/{figure}");
-    let target = targets::recovery(objects, float(shape.place_count()), f64::from(rate), status_rate);
+    let target = targets::recovery(
+        objects,
+        float(shape.place_count()),
+        f64::from(rate),
+        floor.status_writes_per_second,
+    );
+    let possible = float(objects) / floor.recoveries_per_second;
     bench.record([
-        Measure::new(name("recovery"), Unit::Seconds, seconds.as_secs_f64()).held_against(Some(target)),
+        Measure::new(name("recovery"), Unit::Seconds, seconds.as_secs_f64())
+            .beside(&[possible])
+            .held_against(Some(target)),
         Measure::new(
             name("busiest-second"),
             Unit::RequestsPerSecond,
