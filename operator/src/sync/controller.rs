@@ -152,7 +152,7 @@ impl SyncController {
         if object.metadata.deletion_timestamp.is_some() {
             return;
         }
-        let now = clock::now();
+        let (now, at) = (clock::now(), Instant::now());
         let pass = Pass {
             registry: &self.registry,
             reader: &self.reader,
@@ -162,6 +162,7 @@ impl SyncController {
             object: &object,
             memory: &memory,
             now,
+            at,
         };
         let outcome = pass.run().await;
         let record = Record::new(self, key, &object);

@@ -49,6 +49,8 @@ pub(super) struct Pass<'a> {
     pub memory: &'a Memory,
     /// The wall clock, for what is written.
     pub now: DateTime<Utc>,
+    /// The same moment by the clock that only goes forward.
+    pub at: Instant,
 }
 
 /// How a pass failed.
@@ -88,7 +90,7 @@ impl Pass<'_> {
         if occasion.needs_no_store() {
             return Ok(Done::at_rest(old, State::Synced));
         }
-        let turn = Turn::of(&plan, self.object.spec.refresh.interval.get(), self.now);
+        let turn = Turn::of(&plan, self.object.spec.refresh.interval.get(), self.now, self.at);
         let next_look = (!occasion.once).then_some(turn.left);
         // Asked first: a grant that was withdrawn ends the use of what was read under it.
         let doors = gather::doors(self.registry, &self.key.namespace, &plan).await?;

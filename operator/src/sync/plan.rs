@@ -68,11 +68,15 @@ pub enum Wanted {
 }
 
 impl SourcePlan {
-    /// What decides the turns in which it is looked at.
+    /// What decides the turns in which it is looked at. The secrets of a project have theirs in common: one listing
+    /// answers for all of them.
     #[must_use]
     pub fn turns_of(&self) -> String {
         let place = match &self.wanted {
-            Wanted::One(at) => at.place.name(),
+            Wanted::One(at) => match &at.place {
+                Place::Path(place) | Place::Container(place) => place,
+                Place::Name(_) | Place::Uuid(_) => "",
+            },
             Wanted::Search { .. } => "",
         };
         format!("{:?}/{}/{place}", self.store.kind, self.store.object.name)

@@ -18,14 +18,14 @@ pub(super) struct Turn {
 }
 
 impl Turn {
-    /// The turn that `now` lies in.
-    pub(super) fn of(plan: &Plan, interval: Duration, now: DateTime<Utc>) -> Self {
+    /// The turn that `now` lies in. `at` is the same moment by the clock that only goes forward: one read later would
+    /// make the turn begin later, and the look of another object in it too old.
+    pub(super) fn of(plan: &Plan, interval: Duration, now: DateTime<Utc>, at: Instant) -> Self {
         let first = plan.sources.first().map(SourcePlan::turns_of);
         let left = RefreshGrid::new(first.unwrap_or_default().as_bytes(), interval).wait(now);
-        let now = Instant::now();
-        let began = now.checked_sub(interval.saturating_sub(left));
+        let began = at.checked_sub(interval.saturating_sub(left));
         Self {
-            began: began.unwrap_or(now),
+            began: began.unwrap_or(at),
             left,
         }
     }

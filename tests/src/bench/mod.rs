@@ -46,6 +46,7 @@ pub async fn run(options: &Options) -> Result<(Report, Result<()>)> {
         None => product::build(&options.profile)?,
     };
     let (started, began) = (clock::now(), Instant::now());
+    let commit = product::commit();
     let progress = Progress::start("bench");
     progress.say("starting servers");
     let ground = Box::pin(Ground::start(program)).await?;
@@ -56,7 +57,7 @@ pub async fn run(options: &Options) -> Result<(Report, Result<()>)> {
     let report = Report {
         format: FORMAT,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        commit: product::commit(),
+        commit,
         profile: match &options.program {
             Some(path) => path.display().to_string(),
             None => options.profile.clone(),

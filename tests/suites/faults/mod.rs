@@ -9,6 +9,7 @@ mod openstack;
 mod outage;
 mod process;
 mod takeover;
+mod throttled;
 
 use keyward_tests::harness::Suite;
 
@@ -19,4 +20,5 @@ pub fn register(suite: &mut Suite) {
     outage::register(suite);
     process::register(suite);
     takeover::register(suite);
+    throttled::register(suite);
 }

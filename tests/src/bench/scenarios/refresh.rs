@@ -12,6 +12,7 @@ use crate::bench::shape::{Engine, Places, Shape};
 use crate::bench::tally::{self, Tally};
 use crate::bench::targets;
 use crate::bench::trial::{Marks, Trial, float};
+use crate::rig::poll;
 
 /// Often enough to wait for three of them.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -29,8 +30,16 @@ pub(super) async fn run(bench: &mut Bench<'_>, shape: Shape) -> Result<()> {
     let population = Population::new(bench.ground, shape).await?;
     population.declare().await?;
     let trial = Trial::start(&population, WITHIN).await?;
-    // What the first sync has left to do is done within one interval.
+    // What the first sync has left to do is done within one interval. Objects of one place have their turns together:
+    // half an interval after one, no turn begins at an end of the time that is looked at.
     tokio::time::sleep(INTERVAL).await;
+    let before = Marks::now(&population).await?;
+    poll::until("a refresh", INTERVAL * 2, async || {
+        let asked = before.asked_of_store(&population).await;
+        asked.is_ok_and(|asked| !asked.is_empty())
+    })
+    .await?;
+    tokio::time::sleep(INTERVAL / 2).await;
     let marks = Marks::now(&population).await?;
     tokio::time::sleep(INTERVAL * INTERVALS).await;
     let asked = tally::of_store(&marks.asked_of_store(&population).await?);

@@ -17,6 +17,7 @@ pub(super) fn register(suite: &mut Suite) {
     keyward_tests::tests!(
         suite,
         the_newest_secret_of_a_name_or_one_uuid_is_read,
+        a_refresh_of_many_names_costs_the_pages_of_the_project,
         every_byte_arrives_and_sizes_end_where_barbican_says,
         containers_become_keys,
         a_search_finds_by_prefix_pattern_and_tags,
@@ -25,6 +26,45 @@ pub(super) fn register(suite: &mut Suite) {
         what_a_search_loses_is_kept_until_one_of_its_name_comes,
         a_secret_without_a_value_keeps_the_last_one_until_it_has_one,
     );
+}
+
+async fn a_refresh_of_many_names_costs_the_pages_of_the_project(case: Case) -> Result<()> {
+    // Two pages of a hundred.
+    const SECRETS: usize = 101;
+    const OBJECTS: usize = 20;
+    let cloud = Cloud::working(&case).await?;
+    let (scene, keys) = (&cloud.scene, cloud.tenant.key_manager());
+    for number in 0..SECRETS {
+        keys.store(&NewSecret::named(&format!("many-{number}")), b"same")
+            .await?;
+    }
+    let operator = scene.operator().await?;
+    for number in 0..OBJECTS {
+        let source = json!({
+            "storeRef": {"name": "barbican"}, "name": format!("many-{number}"), "key": "password",
+        });
+        // Longer than a listing may answer.
+        let spec = json!({"sources": [source], "refresh": {"interval": "12s"}});
+        scene.synced(&format!("many-{number}"), &spec).await?;
+    }
+    for number in 0..OBJECTS {
+        scene.ready(&format!("many-{number}")).await?;
+    }
+    let last = format!("many-{}", OBJECTS - 1);
+    scene.looked_again(&operator, &last).await?;
+
+    let log = cloud.servers.access_log(Service::Barbican);
+    let mark = log.mark()?;
+    for _ in 0..2 {
+        scene.looked_again(&operator, &last).await?;
+    }
+    let count = |what| log.count(mark, &cloud.tenant.project_id, what);
+    assert_eq!(count(What::SecretList)?, 4, "two pages in each of two turns");
+    assert_eq!(
+        count(What::Payload)? + count(What::Secret)? + count(What::UserMetadata)?,
+        0
+    );
+    Ok(())
 }
 
 async fn the_newest_secret_of_a_name_or_one_uuid_is_read(case: Case) -> Result<()> {
