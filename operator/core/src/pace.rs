@@ -1,5 +1,5 @@
 //! When a store may be asked: evenly, at no more than a set rate, and less often once it has refused for being asked too
-//! often.
+//! often: then at the rate at which it was seen to answer.
 //!
 //! Instants are durations since one moment, which the caller chooses and keeps to.
 
@@ -35,6 +35,34 @@ pub struct Turns {
     resumes: Duration,
     /// Pauses with no answer in between.
     pauses: u32,
+    /// Answers of the present second, and of the one before it.
+    answers: Answers,
+}
+
+/// How many requests were answered in a second.
+#[derive(Debug, Default)]
+struct Answers {
+    second: u64,
+    now: u32,
+    before: u32,
+}
+
+impl Answers {
+    fn count(&mut self, now: Duration) {
+        let second = now.as_secs();
+        if second != self.second {
+            self.before = if second == self.second + 1 { self.now } else { 0 };
+            self.now = 0;
+            self.second = second;
+        }
+        self.now = self.now.saturating_add(1);
+    }
+
+    /// The rate that the store has lately been seen to allow; `None` where it was not asked.
+    fn rate(&self, now: Duration) -> Option<f64> {
+        let most = self.now.max(self.before);
+        (most > 0 && now.as_secs() <= self.second + 1).then(|| f64::from(most))
+    }
 }
 
 impl Turns {
@@ -49,6 +77,7 @@ impl Turns {
             changed: Duration::ZERO,
             resumes: Duration::ZERO,
             pauses: 0,
+            answers: Answers::default(),
         }
     }
 
@@ -59,8 +88,9 @@ impl Turns {
         turn
     }
 
-    /// Takes in that a request was answered. What was sent before a pause says nothing of what comes after it.
+    /// Takes in that a request was answered. What was sent before a pause does not end it.
     pub fn answered(&mut self, now: Duration) {
+        self.answers.count(now);
         if now < self.resumes {
             return;
         }
@@ -76,8 +106,12 @@ impl Turns {
     pub fn refused(&mut self, sent: Duration, now: Duration, asked: Option<Duration>) -> Duration {
         // Requests that were under way together are refused together, and are one reason to slow down.
         if sent >= self.resumes {
-            self.pace = (self.pace * CUT).max(SLOWEST);
-            self.changed = now;
+            // Refusals with no answer in between are of one limit, which says nothing new of the rate.
+            if self.pauses == 0 {
+                let seen = self.answers.rate(now).filter(|seen| *seen < self.pace);
+                self.pace = seen.unwrap_or(self.pace * CUT).max(SLOWEST);
+                self.changed = now;
+            }
             let own = FIRST_PAUSE
                 .saturating_mul(1 << self.pauses.min(31))
                 .min(LONGEST_PAUSE);
@@ -125,9 +159,11 @@ mod tests {
             ms(780),
             "the next pause is longer"
         );
-        assert!((turns.pace - 49.0).abs() < 1e-9, "{turns:?}");
+        let slower = turns.pace;
+        assert!(slower < 70.0 + 1e-9, "no answer came in between: {turns:?}");
         for round in 0..60 {
             let at = ms(1_000 + 10_000 * round);
+            turns.answered(at);
             assert!(turns.refused(at, at, None) <= at + LONGEST_PAUSE);
         }
         assert!((turns.pace - SLOWEST).abs() < 1e-9, "{turns:?}");

@@ -14,8 +14,8 @@ use crate::bench::targets;
 use crate::bench::trial::{Marks, Trial, float};
 use crate::rig::poll;
 
-/// Often enough to wait for three of them.
-const INTERVAL: Duration = Duration::from_secs(10);
+/// Often enough to wait for three of them, and longer than a listing of Barbican serves.
+const INTERVAL: Duration = Duration::from_secs(15);
 
 /// How many intervals are looked at.
 const INTERVALS: u32 = 3;

@@ -1,6 +1,7 @@
 //! A project with its user, as one test needs it, and what an administrator may do to them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use chrono::{DateTime, Utc};
@@ -11,6 +12,13 @@ use uuid::Uuid;
 use super::OpenStack;
 use super::key_manager::KeyManager;
 use super::session::{JSON, Login, Session};
+use crate::rig::poll;
+
+/// How long a worker of Keystone may go on without a role that was given.
+const ROLE_SEEN_WITHIN: Duration = Duration::from_secs(20);
+
+/// What it says until then.
+const ROLE_NOT_SEEN: &str = "Could not find role assignment";
 
 /// What a user may do in the project.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,7 +161,15 @@ impl Tenant {
             wanted["expires_at"] = expires.format("%Y-%m-%dT%H:%M:%S").to_string().into();
         }
         let body = json!({"application_credential": wanted});
-        let created = self.session.post(&self.credentials(), &body).await?;
+        // A worker of Keystone may not have seen the role yet that another has given.
+        let created = poll::some("an application credential", ROLE_SEEN_WITHIN, async || {
+            let answer = self.session.post(&self.credentials(), &body).await;
+            let is_late = answer
+                .as_ref()
+                .is_ok_and(|answer| String::from_utf8_lossy(&answer.body).contains(ROLE_NOT_SEEN));
+            (!is_late).then_some(answer)
+        })
+        .await??;
         let created = created.ok("create an application credential")?;
         Ok(ApplicationCredential {
             id: created.text("/application_credential/id")?,

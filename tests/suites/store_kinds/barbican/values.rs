@@ -50,8 +50,11 @@ async fn a_refresh_of_many_names_costs_the_pages_of_the_project(case: Case) -> R
     for number in 0..OBJECTS {
         scene.ready(&format!("many-{number}")).await?;
     }
+    // What was listed for the first sync serves each name once. From the second turn on, all ask for the next listing.
     let last = format!("many-{}", OBJECTS - 1);
-    scene.looked_again(&operator, &last).await?;
+    for _ in 0..2 {
+        scene.looked_again(&operator, &last).await?;
+    }
 
     let log = cloud.servers.access_log(Service::Barbican);
     let mark = log.mark()?;
