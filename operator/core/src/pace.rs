@@ -1,5 +1,5 @@
-//! When a store may be asked: evenly, at no more than a set rate, and less often once it has refused for being asked too
-//! often: then at the rate at which it was seen to answer.
+//! When a store may be asked: evenly, at no more than a set rate. A store that refuses for being asked too often is from
+//! then on asked at the rate at which it was seen to answer.
 //!
 //! Instants are durations since one moment, which the caller chooses and keeps to.
 
@@ -159,8 +159,10 @@ mod tests {
             ms(780),
             "the next pause is longer"
         );
-        let slower = turns.pace;
-        assert!(slower < 70.0 + 1e-9, "no answer came in between: {turns:?}");
+        assert!(
+            (turns.pace - 70.0).abs() < 1e-9,
+            "no answer came in between: {turns:?}"
+        );
         for round in 0..60 {
             let at = ms(1_000 + 10_000 * round);
             turns.answered(at);

@@ -18,6 +18,7 @@ use super::index::SyncIndex;
 use super::pass::{Failed, Pass};
 use super::reader::Reader;
 use super::rollout::WorkloadIndex;
+use super::turn::TurnClock;
 use super::write::Writer;
 use crate::cluster::events::EventRecorder;
 use crate::cluster::{ClusterReader, ObjectKey, RolloutWriter, SecretIndex, SecretWriter, StatusWriter};
@@ -46,6 +47,7 @@ pub struct SyncController {
     events: EventRecorder,
     metrics: Arc<Metrics>,
     fingerprints: FingerprintKey,
+    turns: TurnClock,
 }
 
 /// What the controller works with.
@@ -98,6 +100,7 @@ impl SyncController {
             events,
             metrics,
             fingerprints,
+            turns: TurnClock::start(),
         }
     }
 
@@ -152,7 +155,6 @@ impl SyncController {
         if object.metadata.deletion_timestamp.is_some() {
             return;
         }
-        let (now, at) = (clock::now(), Instant::now());
         let pass = Pass {
             registry: &self.registry,
             reader: &self.reader,
@@ -161,8 +163,9 @@ impl SyncController {
             key,
             object: &object,
             memory: &memory,
-            now,
-            at,
+            now: clock::now(),
+            at: Instant::now(),
+            turns: &self.turns,
         };
         let outcome = pass.run().await;
         let record = Record::new(self, key, &object);

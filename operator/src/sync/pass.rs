@@ -25,7 +25,7 @@ use super::plan::{self, Plan};
 use super::reader::{Reader, WAVE_AGE};
 use super::render;
 use super::translate;
-use super::turn::Turn;
+use super::turn::{Turn, TurnClock};
 use super::write::{SecretState, Writer};
 use crate::cluster::ObjectKey;
 use crate::store::{LiveStore, StoreRegistry};
@@ -49,8 +49,10 @@ pub(super) struct Pass<'a> {
     pub memory: &'a Memory,
     /// The wall clock, for what is written.
     pub now: DateTime<Utc>,
-    /// The same moment by the clock that only goes forward.
+    /// The same moment by the clock that only goes forward, for what is waited for.
     pub at: Instant,
+    /// Tells in which turn that moment lies.
+    pub turns: &'a TurnClock,
 }
 
 /// How a pass failed.
@@ -90,7 +92,8 @@ impl Pass<'_> {
         if occasion.needs_no_store() {
             return Ok(Done::at_rest(old, State::Synced));
         }
-        let turn = Turn::of(&plan, self.object.spec.refresh.interval.get(), self.now, self.at);
+        let interval = self.object.spec.refresh.interval.get();
+        let turn = self.turns.turn_of(&plan, interval, self.at);
         let next_look = (!occasion.once).then_some(turn.left);
         // Asked first: a grant that was withdrawn ends the use of what was read under it.
         let doors = gather::doors(self.registry, &self.key.namespace, &plan).await?;

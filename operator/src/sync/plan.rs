@@ -79,7 +79,7 @@ impl SourcePlan {
             },
             Wanted::Search { .. } => "",
         };
-        format!("{:?}/{}/{place}", self.store.kind, self.store.object.name)
+        format!("{}/{place}", self.store)
     }
 
     /// Whether it is a search that would take this match, as far as its name tells.

@@ -121,35 +121,29 @@ impl<'a> Trial<'a> {
             Measure::new(name("cpu"), Unit::CpuSeconds, self.cpu_seconds).beside(&cpu),
             Measure::new(name("connections"), Unit::Number, float(self.connections)).beside(&connections),
         ];
-        let requests = |tally: &Tally, side: &str| -> Vec<Measure> {
-            tally
-                .iter()
-                .map(|(kind, count)| {
-                    let figure = format!("{side}/{}", kind.replace(' ', "-"));
-                    Measure::new(name(&figure), Unit::Requests, float(*count))
-                })
-                .collect()
-        };
-        measures.extend(requests(&self.store, "store"));
-        measures.extend(requests(&self.api, "api"));
-        let per_object = |count: usize| float(count) / float(objects.max(1));
-        measures.push(
-            Measure::new(
-                name("api/writes-per-object"),
-                Unit::Number,
-                per_object(self.object_writes),
-            )
-            .held_against(Some(targets::writes_per_object())),
-        );
+        measures.extend(by_kind(&self.store, |kind| name(&format!("store/{kind}"))));
+        measures.extend(by_kind(&self.api, |kind| name(&format!("api/{kind}"))));
+        measures.push(self.writes_per_object(name("api/writes-per-object")));
         measures.push(
             Measure::new(
                 name("api/reads-per-object"),
                 Unit::Number,
-                per_object(self.object_reads),
+                self.per_object(self.object_reads),
             )
             .held_against(Some(targets::none())),
         );
         measures
+    }
+
+    /// Writes of the objects and of their Secrets until the last `Ready`, for each object.
+    #[must_use]
+    pub fn writes_per_object(&self, name: String) -> Measure {
+        let writes = self.per_object(self.object_writes);
+        Measure::new(name, Unit::Number, writes).held_against(Some(targets::writes_per_object()))
+    }
+
+    fn per_object(&self, count: usize) -> f64 {
+        float(count) / float(self.population.shape.objects.max(1))
     }
 }
 
@@ -189,6 +183,14 @@ pub fn memory_measures(what: &str, shape: &Shape, memory: Memory) -> Vec<Measure
         Measure::new(name("peak"), Unit::Mebibytes, memory.peak)
             .held_against(targets::memory_at_peak(objects)),
     ]
+}
+
+/// A figure for each kind of request, under the name that `name` makes of the kind.
+pub fn by_kind(tally: &Tally, name: impl Fn(&str) -> String) -> impl Iterator<Item = Measure> {
+    tally.iter().map(move |(kind, count)| {
+        let figure = name(&kind.replace(' ', "-"));
+        Measure::new(figure, Unit::Requests, float(*count))
+    })
 }
 
 /// A count as a figure.

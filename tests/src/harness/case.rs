@@ -32,6 +32,11 @@ impl Case {
         }
     }
 
+    /// How every name of this test begins.
+    pub(super) fn stem(&self) -> &str {
+        &self.stem
+    }
+
     /// A name that no other test has, nor an earlier run against servers of `rig up`. Fit for a namespace, a
     /// mount, a policy, a user or a project.
     #[must_use]

@@ -2,10 +2,12 @@
 //! slowest, and stops what it started.
 
 mod case;
+mod evidence;
 mod servers;
 
 use std::future::Future;
 use std::io::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -125,14 +127,25 @@ impl Suite {
     ) {
         let (runtime, timings) = (self.runtime.clone(), self.timings.clone());
         let case = Case::new(&name, product, self.servers.clone());
+        let (stem, servers) = (case.stem().to_owned(), self.servers.clone());
         self.trials.push(Trial::test(name.clone(), move || {
             let started = Instant::now();
-            let outcome = runtime.block_on(test(case));
+            // What the servers said is asked for while the run's folder is still there.
+            let outcome = catch_unwind(AssertUnwindSafe(|| runtime.block_on(test(case))));
             timings
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .push((name, started.elapsed()));
-            outcome.map_err(|error| Failed::from(format!("{error:#}")))
+            let message = match outcome {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) => format!("{error:#}"),
+                Err(panic) => evidence::of_panic(panic.as_ref()),
+            };
+            let logs = runtime
+                .block_on(servers.run())
+                .map(|run| run.folder().join("logs"));
+            let logs = logs.map_or_else(|_| String::new(), |logs| evidence::of_logs(&logs, &stem));
+            Err(Failed::from(message + &logs))
         }));
     }
 }

@@ -13,7 +13,7 @@ use crate::bench::report::{Measure, Unit};
 use crate::bench::shape::Shape;
 use crate::bench::tally;
 use crate::bench::targets;
-use crate::bench::trial::{Marks, Trial, float, user};
+use crate::bench::trial::{Marks, Trial, by_kind, float, user};
 
 /// For how many intervals the store is away.
 const INTERVALS: u32 = 5;
@@ -72,9 +72,6 @@ pub(super) async fn run(bench: &mut Bench<'_>, objects: usize) -> Result<()> {
         .held_against(Some(targets::burst(rate))),
         Measure::new(name("requests"), Unit::Requests, float(asked.len())),
     ]);
-    bench.record(api.iter().map(|(kind, count)| {
-        let figure = format!("api/{}", kind.replace(' ', "-"));
-        Measure::new(name(&figure), Unit::Requests, float(*count))
-    }));
+    bench.record(by_kind(&api, |kind| name(&format!("api/{kind}"))));
     trial.end().await
 }

@@ -36,12 +36,7 @@ pub(super) async fn run(bench: &mut Bench<'_>, objects: usize) -> Result<()> {
             Unit::Requests,
             float(trial.store.get("refused").copied().unwrap_or_default()),
         ),
-        Measure::new(
-            name("writes-per-object"),
-            Unit::Number,
-            float(trial.object_writes) / float(objects),
-        )
-        .held_against(Some(crate::bench::targets::writes_per_object())),
+        trial.writes_per_object(name("writes-per-object")),
     ]);
     Ok(())
 }
