@@ -197,20 +197,20 @@ impl Room {
     fn spawn_workers(self: &Arc<Self>, context: &Context, supervisor: &mut Supervisor) {
         let (room, workers) = (Arc::clone(self), context.options.max_concurrent);
         supervisor.spawn("sync workers", async move {
-            room.health.until_synced(WATCHES).await;
+            room.health.until_listed(WATCHES).await;
             let work = (0..workers).map(|_| Arc::clone(&room.sync).work());
             first_to_end(work.collect::<JoinSet<()>>()).await;
         });
         let room = Arc::clone(self);
         supervisor.spawn("store workers", async move {
-            room.health.until_synced(WATCHES).await;
+            room.health.until_listed(WATCHES).await;
             let work = (0..STORE_WORKERS).map(|_| Arc::clone(&room).work_on_stores());
             first_to_end(work.collect::<JoinSet<()>>()).await;
         });
         supervisor.spawn("end of waves", Arc::clone(&self.sync).end_waves());
         let room = Arc::clone(self);
         supervisor.spawn("sweep", async move {
-            room.health.until_synced(WATCHES).await;
+            room.health.until_listed(WATCHES).await;
             // Objects that were deleted while nobody looked have left their Secrets behind.
             let mut every = tokio::time::interval(SWEEP);
             loop {
@@ -311,9 +311,10 @@ impl Room {
         }
     }
 
-    /// A changed credential, CA or ServiceAccount puts doors out of use and wakes who reads through them.
+    /// A changed credential, CA or ServiceAccount puts doors out of use and wakes who reads through them. The first
+    /// listing changes nothing: no door is built before its end, and this would close those that come right after.
     fn refresh_referrers(self: &Arc<Self>, what: Referent, changed: ObjectKey) {
-        if !self.registry.refers_to(what, &changed) {
+        if !self.health.all_listed(WATCHES) || !self.registry.refers_to(what, &changed) {
             return;
         }
         let room = Arc::clone(self);

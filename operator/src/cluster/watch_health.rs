@@ -58,11 +58,17 @@ impl WatchHealth {
         !watches.is_empty() && watches.iter().all(|watch| watch.synced.load(Ordering::Acquire))
     }
 
-    /// Waits until `watches` of them have seen a complete listing.
-    pub async fn until_synced(&self, watches: usize) {
+    /// Whether there are `watches` of them, and all have seen a complete listing.
+    #[must_use]
+    pub fn all_listed(&self, watches: usize) -> bool {
+        self.lock().len() >= watches && self.all_synced()
+    }
+
+    /// Waits until [`Self::all_listed`].
+    pub async fn until_listed(&self, watches: usize) {
         // Listings take from milliseconds to minutes and happen once: looking now and then is all it needs.
         let mut look = tokio::time::interval(Duration::from_millis(10));
-        while self.lock().len() < watches || !self.all_synced() {
+        while !self.all_listed(watches) {
             look.tick().await;
         }
     }

@@ -66,6 +66,9 @@ impl StoreController {
             Ok(store) => self.try_store(&slot, store).await,
         };
         self.count(key, outcome.as_ref().err());
+        if outcome.as_ref().is_err_and(|fault| !fault.is_worth_telling()) {
+            return Some(Instant::now() + Duration::from_secs(1));
+        }
         if let Err(fault) = self.write(key, &slot, outcome.as_ref().err()).await {
             tracing::warn!(store = %key, reason = %fault.reason.as_str(), "{fault}");
             return Some(Instant::now() + Duration::from_secs(2));

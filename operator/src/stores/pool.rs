@@ -139,12 +139,13 @@ impl<S> Drop for Lease<S> {
     }
 }
 
-/// What is told to whoever still uses a session that has ended for him.
+/// What is answered to whoever still uses a session that was put out of use while he asked. Nothing is wrong with the
+/// store: he is woken to ask again through a new one.
 pub(super) fn ended() -> Fault {
     Fault::new(
-        Class::Transient,
-        Reason::StoreNotReady,
-        "the session with the store has ended",
+        Class::Conflict,
+        Reason::Conflict,
+        "the store or its credential changed while it was asked",
     )
 }
 

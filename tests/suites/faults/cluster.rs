@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use keyward::runtime::clock;
 use keyward_tests::harness::{Case, Suite};
 use keyward_tests::operator::Settings;
 use keyward_tests::rig::kubernetes::Parts;
@@ -90,17 +91,12 @@ async fn an_operator_that_cannot_renew_its_lease_ends_and_its_successor_goes_on(
     .await?;
     ensure!(!ended.success(), "it ended as if it had been asked to: {ended}");
     // Kubernetes would start it again, also before the API server is back.
+    let restarted = clock::now();
     operator.process().start()?;
     kubernetes.start_api_server().await?;
     operator.ready().await?;
     let mark = scene.vault.audit().mark()?;
-    for number in 0..OBJECTS {
-        poll::until("a look at the store", SOON, async || {
-            let state = operator.state(&scene.namespace, &many.object(number)).await;
-            state.is_ok_and(|state| state["lastCheck"].is_string())
-        })
-        .await?;
-    }
+    many.looked_since(&operator, restarted).await?;
     assert_eq!(value_reads(&scene, mark)?, 0, "what is known is not read again");
     assert_eq!(many.count_holding("first").await?, OBJECTS);
     many.write("second").await?;

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Secret;
 use keyward_crds::SyncedSecret;
+use keyward_tests::operator::Operator;
 use keyward_tests::rig::poll;
 use keyward_tests::rig::vault::Vault;
 use kube::ResourceExt as _;
@@ -103,6 +105,23 @@ impl<'a> Many<'a> {
     pub async fn count_holding(&self, value: &str) -> Result<usize> {
         let api: Api<Secret> = self.scene.api();
         Ok(self.holding(&api.list(&ListParams::default()).await?.items, value))
+    }
+
+    /// Waits until the operator has looked at the source of each since then.
+    pub async fn looked_since(&self, operator: &Operator, moment: DateTime<Utc>) -> Result<()> {
+        for number in 0..self.count {
+            let object = self.object(number);
+            poll::until(&format!("a look for {object}"), WITHIN, async || {
+                let state = operator.state(&self.scene.namespace, &object).await;
+                let look = state.ok().and_then(|state| {
+                    let text = state["lastCheck"].as_str()?;
+                    DateTime::parse_from_rfc3339(text).ok()
+                });
+                look.is_some_and(|look| look >= moment)
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     /// Waits until the `Ready` condition of each has this reason.

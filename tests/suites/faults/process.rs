@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use futures::StreamExt as _;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
+use keyward::runtime::clock;
 use keyward_tests::harness::{Case, Suite};
 use keyward_tests::operator::Settings;
 use keyward_tests::rig::kubernetes::ApiRequest;
@@ -67,15 +68,10 @@ async fn a_restart_reads_no_value_and_writes_nothing(case: Case) -> Result<()> {
         scene.vault.audit().mark()?,
         scene.kubernetes.audit().mark().await?,
     );
+    let restarted = clock::now();
     operator.process().start()?;
     operator.ready().await?;
-    for number in 0..10 {
-        poll::until("a look at the store", SOON, async || {
-            let state = operator.state(&scene.namespace, &many.object(number)).await;
-            state.is_ok_and(|state| state["lastCheck"].is_string())
-        })
-        .await?;
-    }
+    many.looked_since(&operator, restarted).await?;
 
     let asked = scene.vault.audit().since(store_mark)?;
     let asked: Vec<_> = asked
