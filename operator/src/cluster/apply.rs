@@ -19,8 +19,8 @@ use kube::Client;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::ObjectKey;
 use super::call::{APPLY_PATCH, JSON, METADATA_ONLY, Question, Written, append, call, segment};
+use super::{ObjectKey, SecretEntry};
 use refusal::meaning;
 
 /// The field manager of everything Keyward applies.
@@ -84,6 +84,18 @@ pub struct Applied {
     pub resource_version: String,
     /// Whether it was made by this write.
     pub created: bool,
+}
+
+impl Applied {
+    /// The Secret as the index keeps it, with the object that our annotation names.
+    #[must_use]
+    pub fn entry(&self, owner: Option<&str>) -> SecretEntry {
+        SecretEntry {
+            uid: self.uid.as_str().into(),
+            resource_version: self.resource_version.as_str().into(),
+            owner: owner.map(Into::into),
+        }
+    }
 }
 
 /// Writes Secrets. Cheap to clone.

@@ -22,6 +22,21 @@ struct Inner {
     secrets: HashMap<ObjectKey, SecretEntry>,
     /// Owner and Secret, where the Secret is not called as its owner.
     renamed: Pairs<ObjectKey>,
+    under_way: HashMap<ObjectKey, UnderWay>,
+}
+
+/// Writes of our own that are not answered yet, to one Secret.
+#[derive(Default)]
+struct UnderWay {
+    writes: usize,
+    /// The uids that were reported gone since the first of them began.
+    gone: Vec<Box<str>>,
+}
+
+/// A write of our own. It is under way until this is dropped.
+pub struct OwnWrite<'a> {
+    index: &'a SecretIndex,
+    key: &'a ObjectKey,
 }
 
 /// One Secret.
@@ -41,16 +56,18 @@ impl SecretIndex {
         match event {
             WatchEvent::Applied(key, meta) => {
                 let entry = SecretEntry::of(meta)?;
-                self.put(key, entry).then(|| key.clone())
+                self.write().put(key, entry).then(|| key.clone())
             }
-            WatchEvent::Deleted(key) => self.write().remove(key).then(|| key.clone()),
+            WatchEvent::Deleted(key) => self.write().vanished(key).then(|| key.clone()),
             WatchEvent::Restarted | WatchEvent::Synced => None,
         }
     }
 
-    /// Takes in a write of our own before the watch reports it, so that the next plan rests on it.
-    pub fn wrote(&self, key: &ObjectKey, entry: SecretEntry) {
-        self.put(key, entry);
+    /// Announces a write of our own, before it is sent.
+    #[must_use]
+    pub fn writing<'a>(&'a self, key: &'a ObjectKey) -> OwnWrite<'a> {
+        self.write().under_way.entry(key.clone()).or_default().writes += 1;
+        OwnWrite { index: self, key }
     }
 
     /// Takes in a deletion of our own before the watch reports it. A Secret made anew since is left alone.
@@ -100,19 +117,6 @@ impl SecretIndex {
         self.len() == 0
     }
 
-    /// Stores `entry` unless something newer is known. Returns whether it said anything new.
-    fn put(&self, key: &ObjectKey, entry: SecretEntry) -> bool {
-        let mut inner = self.write();
-        let stale = inner.secrets.get(key).is_some_and(|known| {
-            *known == entry
-                || (known.uid == entry.uid && is_older(&entry.resource_version, &known.resource_version))
-        });
-        if !stale {
-            inner.insert(key, entry);
-        }
-        !stale
-    }
-
     fn read(&self) -> RwLockReadGuard<'_, Inner> {
         self.inner.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -122,13 +126,66 @@ impl SecretIndex {
     }
 }
 
+impl OwnWrite<'_> {
+    /// Takes in how the write was answered before the watch reports it, so that the next plan rests on it. The watch may
+    /// also have been faster, and have reported that somebody deleted what was written: then it stays gone.
+    pub fn answered(&self, entry: SecretEntry) {
+        let mut inner = self.index.write();
+        if !inner.is_gone(self.key, &entry.uid) {
+            inner.put(self.key, entry);
+        }
+    }
+}
+
+impl Drop for OwnWrite<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.index.write();
+        let under_way = inner.under_way.get_mut(self.key);
+        let under_way = under_way.expect("a write stays under way until it is dropped");
+        under_way.writes -= 1;
+        if under_way.writes == 0 {
+            inner.under_way.remove(self.key);
+        }
+    }
+}
+
 impl Inner {
+    /// Stores `entry` unless something newer is known. Returns whether it said anything new.
+    fn put(&mut self, key: &ObjectKey, entry: SecretEntry) -> bool {
+        if let Some(known) = self.secrets.get(key) {
+            let same = known.uid == entry.uid;
+            if *known == entry || (same && is_older(&entry.resource_version, &known.resource_version)) {
+                return false;
+            }
+            if !same {
+                self.vanished(key);
+            }
+        }
+        self.insert(key, entry);
+        true
+    }
+
     fn insert(&mut self, key: &ObjectKey, entry: SecretEntry) {
         self.remove(key);
         if let Some(owner) = renamed(key, &entry) {
             self.renamed.insert(owner, key.clone());
         }
         self.secrets.insert(key.clone(), entry);
+    }
+
+    /// Takes in that the watch reported a Secret gone, or another in its place. Returns whether it was known.
+    fn vanished(&mut self, key: &ObjectKey) -> bool {
+        if let Some(under_way) = self.under_way.get_mut(key)
+            && let Some(entry) = self.secrets.get(key)
+        {
+            under_way.gone.push(entry.uid.clone());
+        }
+        self.remove(key)
+    }
+
+    fn is_gone(&self, key: &ObjectKey, uid: &str) -> bool {
+        let under_way = self.under_way.get(key);
+        under_way.is_some_and(|under_way| under_way.gone.iter().any(|gone| **gone == *uid))
     }
 
     /// Returns whether it was there.
@@ -189,7 +246,7 @@ mod tests {
             resource_version: "12".into(),
             owner: Some("db".into()),
         };
-        index.wrote(&key, ours.clone());
+        index.writing(&key).answered(ours.clone());
         assert_eq!(index.observe(&applied(&key, "u1", "10")), None);
         assert_eq!(index.get(&key), Some(ours));
         assert_eq!(index.observe(&applied(&key, "u1", "13")), Some(key.clone()));
@@ -199,6 +256,44 @@ mod tests {
             Some(key),
             "another object"
         );
+    }
+
+    #[test]
+    fn a_late_answer_does_not_bring_a_deleted_secret_back() {
+        let index = SecretIndex::default();
+        let key = ObjectKey::new("apps", "db");
+        let entry = |uid: &str, version: &str| SecretEntry {
+            uid: uid.into(),
+            resource_version: version.into(),
+            owner: None,
+        };
+        let write = index.writing(&key);
+        index.observe(&applied(&key, "u1", "5"));
+        index.observe(&WatchEvent::Deleted(key.clone()));
+        write.answered(entry("u1", "5"));
+        assert_eq!(
+            index.get(&key),
+            None,
+            "it was deleted before we heard that it exists"
+        );
+        drop(write);
+
+        let write = index.writing(&key);
+        index.observe(&applied(&key, "u2", "7"));
+        index.observe(&applied(&key, "u3", "9"));
+        write.answered(entry("u2", "7"));
+        assert_eq!(
+            index.get(&key),
+            Some(entry("u3", "9")),
+            "another one took its place"
+        );
+        drop(write);
+
+        // What vanished before a write began says nothing of its answer.
+        index.observe(&WatchEvent::Deleted(key.clone()));
+        index.writing(&key).answered(entry("u3", "11"));
+        assert_eq!(index.get(&key), Some(entry("u3", "11")));
+        assert!(index.read().under_way.is_empty());
     }
 
     #[test]
@@ -230,14 +325,18 @@ mod tests {
             owner: owner.map(Into::into),
         };
         let (other, elsewhere) = (owner.sibling("other"), ObjectKey::new("web", "db"));
-        index.wrote(&other, marked("u1", Some("db")));
-        index.wrote(&owner.sibling("foreign"), marked("u2", None));
-        index.wrote(&owner.sibling("next"), marked("u3", Some("db2")));
-        index.wrote(&elsewhere, marked("u4", Some("db")));
+        index.writing(&other).answered(marked("u1", Some("db")));
+        index
+            .writing(&owner.sibling("foreign"))
+            .answered(marked("u2", None));
+        index
+            .writing(&owner.sibling("next"))
+            .answered(marked("u3", Some("db2")));
+        index.writing(&elsewhere).answered(marked("u4", Some("db")));
         assert_eq!(index.owned_by(&owner), std::slice::from_ref(&other));
-        index.wrote(&owner, marked("u5", Some("db")));
+        index.writing(&owner).answered(marked("u5", Some("db")));
         assert_eq!(index.owned_by(&owner), [owner.clone(), other.clone()]);
-        index.wrote(&owner, marked("u6", Some("somebody")));
+        index.writing(&owner).answered(marked("u6", Some("somebody")));
         assert_eq!(index.owned_by(&owner), std::slice::from_ref(&other));
         assert_eq!(
             index.owned_by(&owner.sibling("somebody")),

@@ -17,7 +17,7 @@ use super::render::Rendered;
 use super::translate;
 use crate::cluster::{
     Applied, ClusterReader, ExistingSecret, FIELD_MANAGER, Mark, ObjectKey, Precondition, SecretApply,
-    SecretEntry, SecretIndex, SecretWriter, Whole,
+    SecretIndex, SecretWriter, Whole,
 };
 use crate::stores::Outcome;
 
@@ -162,17 +162,11 @@ impl Writer {
                 resource_version,
             } => Some(self.as_examined(&plan.target, &uid, &resource_version).await?),
         };
+        let write = self.secrets.writing(&plan.target);
         let (deed, applied) = self
             .apply(pass, plan, old, existing.as_deref(), rendered, same)
             .await?;
-        self.secrets.wrote(
-            &plan.target,
-            SecretEntry {
-                uid: applied.uid.as_str().into(),
-                resource_version: applied.resource_version.as_str().into(),
-                owner: Some((*pass.key.name).into()),
-            },
-        );
+        write.answered(applied.entry(Some(&pass.key.name)));
         Ok(Written {
             uid: applied.uid,
             resource_version: applied.resource_version,
@@ -296,18 +290,12 @@ impl Writer {
             }
             Removal::Keys => {
                 let kept_type = (existing.whole != Whole::No).then_some(existing.secret_type.as_str());
+                let write = self.secrets.writing(target);
                 let applied = self
                     .applier
                     .release(target, &existing.unchanged(), kept_type)
                     .await?;
-                self.secrets.wrote(
-                    target,
-                    SecretEntry {
-                        uid: applied.uid.as_str().into(),
-                        resource_version: applied.resource_version.as_str().into(),
-                        owner: None,
-                    },
-                );
+                write.answered(applied.entry(None));
                 Ok(Deed::Released)
             }
         }

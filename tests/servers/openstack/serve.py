@@ -178,7 +178,15 @@ def _load_barbican():
 
     # barbican.wsgi reads a fixed path below /etc. The package ships the same file inside its environment.
     paste = pathlib.Path(sys.prefix, "etc", "barbican", "barbican-api-paste.ini")
-    return deploy.loadapp(f"config:{paste}")
+    app = deploy.loadapp(f"config:{paste}")
+
+    # Otherwise the first requests of each worker load them, side by side in several threads.
+    from barbican.plugin.crypto import manager
+    from barbican.plugin.interface import secret_store
+
+    secret_store.get_manager()
+    manager.get_manager()
+    return app
 
 
 def _serve_in_workers(app, listener, options):

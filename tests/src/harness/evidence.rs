@@ -1,18 +1,24 @@
 //! What is shown of a test that failed, beside its message: the ends of the logs that tell why.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// How much of the end of each log is shown, in bytes. A test of many steps has two or three.
-const TAIL: u64 = 6_000;
+const TAIL: u64 = 5_000;
 
-/// Logs of shared servers that are short enough to say something, by the start of their names.
-const SHARED: [&str; 3] = ["openstack-", "vault", "openbao"];
+/// How the names of the logs begin that shared servers write only where something is wrong.
+const SHARED: &str = "openstack-";
 
-/// What Vault says of each write, of a part that it was built without.
-const NOISE: &str = "event broker has not been started";
+/// What is said in the best of health.
+const NOISE: [&str; 3] = ["event broker has not been started", "[INFO]", "password to"];
+
+/// How long the logs were when a test began.
+pub(super) struct Logs {
+    lengths: BTreeMap<PathBuf, u64>,
+}
 
 /// What a panic said.
 pub(super) fn of_panic(panic: &(dyn Any + Send)) -> String {
@@ -23,30 +29,39 @@ pub(super) fn of_panic(panic: &(dyn Any + Send)) -> String {
     format!("test panicked: {}", text.unwrap_or("without a word"))
 }
 
-/// The ends of the logs in `folder` of the test whose names begin with `stem`, and of the shared servers.
-pub(super) fn of_logs(folder: &Path, stem: &str) -> String {
-    let Ok(entries) = fs::read_dir(folder) else {
-        return String::new();
-    };
-    let mut logs: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    logs.sort();
-    let wanted = logs.iter().filter(|log| {
-        let name = log.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with(stem) || SHARED.iter().any(|shared| name.starts_with(shared))
-    });
-    wanted.filter_map(|log| shown(log)).collect()
+impl Logs {
+    /// The logs in `folder` as they are now; none where there is no folder yet.
+    pub(super) fn of(folder: Option<&Path>) -> Self {
+        let entries = folder.and_then(|folder| fs::read_dir(folder).ok());
+        let lengths = entries.into_iter().flatten().flatten();
+        let lengths = lengths.filter_map(|entry| Some((entry.path(), entry.metadata().ok()?.len())));
+        Self {
+            lengths: lengths.collect(),
+        }
+    }
+
+    /// The ends of what was added until `now`: to the logs whose names begin with `stem`, which are the test's own, and
+    /// to those of shared servers.
+    pub(super) fn told(&self, now: &Self, stem: &str) -> String {
+        let added = now.lengths.iter().filter_map(|(log, length)| {
+            let name = log.file_name()?.to_string_lossy();
+            let before = self.lengths.get(log).copied().unwrap_or_default();
+            let wanted = name.starts_with(stem) || name.starts_with(SHARED);
+            let text = tail(log, before.max(length.saturating_sub(TAIL))).filter(|_| wanted)?;
+            (!text.is_empty()).then(|| format!("\n--- the end of {name} ---\n{text}"))
+        });
+        added.collect()
+    }
 }
 
-fn shown(log: &Path) -> Option<String> {
+fn tail(log: &Path, from: u64) -> Option<String> {
     let mut file = File::open(log).ok()?;
-    let length = file.metadata().ok()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL))).ok()?;
+    file.seek(SeekFrom::Start(from)).ok()?;
     let mut tail = Vec::new();
     file.read_to_end(&mut tail).ok()?;
     let tail = String::from_utf8_lossy(&tail);
-    let told: Vec<_> = tail.lines().filter(|line| !line.contains(NOISE)).collect();
-    let name = log.file_name()?.to_string_lossy();
-    Some(format!("\n--- the end of {name} ---\n{}", told.join("\n")))
+    let is_news = |line: &&str| !NOISE.iter().any(|noise| line.contains(noise));
+    Some(tail.lines().filter(is_news).collect::<Vec<_>>().join("\n"))
 }
 
 #[cfg(test)]
@@ -54,28 +69,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_test_s_own_logs_and_those_of_shared_servers_are_shown_by_their_ends() {
+    fn what_was_added_to_the_test_s_own_logs_and_to_shared_ones_is_shown_by_its_end() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        let now = || Logs::of(Some(folder.path()));
+        write("openstack-barbican.log", "before\n");
+        write("openstack-keystone.log", "before\n");
+        let before = now();
         write(
             "a-test-2-operator.log",
             &format!("{}the end\n", "x".repeat(10_000)),
         );
         write("another-test-2.log", "of another");
-        write("openstack-barbican.log", &format!("{NOISE}\nlocked\n"));
-        let shown = of_logs(folder.path(), "a-test");
-        assert!(shown.contains("a-test-2-operator.log ---\nxxx") && shown.contains("xxxthe end\n---"));
-        assert!(shown.ends_with("openstack-barbican.log ---\nlocked"), "{shown}");
-        assert!(!shown.contains("of another") && shown.len() < 7_000);
+        write(
+            "openstack-barbican.log",
+            &format!("before\n{}\nlocked\n", NOISE[0]),
+        );
+        let told = before.told(&now(), "a-test");
+        let (own, shared) = told.split_once("xthe end\n").unwrap();
+        assert!(own.starts_with("\n--- the end of a-test-2-operator.log ---\nxxx"));
+        assert_eq!(shared, "--- the end of openstack-barbican.log ---\nlocked");
+        assert!(told.len() < 6_000);
+        assert_eq!(Logs::of(None).told(&Logs::of(None), "a-test"), "");
     }
 
     #[test]
     fn a_panic_is_shown_with_its_words() {
-        let panic = catch(|| panic!("{} words", 2));
+        let panic = std::panic::catch_unwind(|| panic!("{} words", 2)).unwrap_err();
         assert_eq!(of_panic(panic.as_ref()), "test panicked: 2 words");
-    }
-
-    fn catch(job: impl FnOnce() + std::panic::UnwindSafe) -> Box<dyn Any + Send> {
-        std::panic::catch_unwind(job).unwrap_err()
     }
 }

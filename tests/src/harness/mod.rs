@@ -130,7 +130,7 @@ impl Suite {
         let (stem, servers) = (case.stem().to_owned(), self.servers.clone());
         self.trials.push(Trial::test(name.clone(), move || {
             let started = Instant::now();
-            // What the servers said is asked for while the run's folder is still there.
+            let logs = servers.logs();
             let outcome = catch_unwind(AssertUnwindSafe(|| runtime.block_on(test(case))));
             timings
                 .lock()
@@ -141,11 +141,7 @@ impl Suite {
                 Ok(Err(error)) => format!("{error:#}"),
                 Err(panic) => evidence::of_panic(panic.as_ref()),
             };
-            let logs = runtime
-                .block_on(servers.run())
-                .map(|run| run.folder().join("logs"));
-            let logs = logs.map_or_else(|_| String::new(), |logs| evidence::of_logs(&logs, &stem));
-            Err(Failed::from(message + &logs))
+            Err(Failed::from(message + &logs.told(&servers.logs(), &stem)))
         }));
     }
 }

@@ -6,6 +6,7 @@ use futures::future::BoxFuture;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use tokio::sync::OnceCell;
 
+use super::evidence::Logs;
 use crate::rig::kubernetes::{self, Kubernetes, Parts};
 use crate::rig::lasting;
 use crate::rig::openstack::{self, OpenStack};
@@ -94,6 +95,12 @@ impl Servers {
         // Cleaning up after killed runs may take a moment.
         let start = async { tokio::task::spawn_blocking(Run::start).await? };
         once(&self.run, start.boxed()).await
+    }
+
+    /// The logs of all that was started, as they are now.
+    pub(super) fn logs(&self) -> Logs {
+        let run = self.run.get().and_then(|run| run.as_ref().ok());
+        Logs::of(run.map(Run::logs).as_deref())
     }
 
     async fn lasting(&self) -> Result<&lasting::Connections> {

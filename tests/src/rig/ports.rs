@@ -1,7 +1,7 @@
 //! Free ports on loopback.
 
-use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, TcpListener};
+use std::collections::{BTreeSet, VecDeque};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Result, bail};
@@ -12,15 +12,36 @@ const FIRST: u16 = 20_000;
 const COUNT: u16 = 12_000;
 const ATTEMPTS: usize = 200;
 
-static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+/// How many of the last ports stay claimed: far more than have no server yet, far fewer than files may be open.
+const CLAIMS: usize = 100;
 
-/// A port of 127.0.0.1 that nothing listens on and that this process has not been given before.
+static GIVEN: Mutex<Given> = Mutex::new(Given {
+    ports: BTreeSet::new(),
+    claims: VecDeque::new(),
+});
+
+struct Given {
+    /// All that this process was given.
+    ports: BTreeSet<u16>,
+    /// The last of them, held against other processes that look for ports: a server takes seconds to open its own. Our
+    /// servers speak TCP, so the port of the same number for UDP can be held meanwhile, and is free when we end.
+    claims: VecDeque<UdpSocket>,
+}
+
+/// A port of 127.0.0.1 that nothing listens on, that this process was not given before, and that no other process was
+/// given a moment ago.
 pub fn free() -> Result<u16> {
     let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
     for _ in 0..ATTEMPTS {
         let port = FIRST + random_below(COUNT);
-        if !given.contains(&port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            given.insert(port);
+        let Ok(claim) = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)) else {
+            continue;
+        };
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() && given.ports.insert(port) {
+            given.claims.push_back(claim);
+            if given.claims.len() > CLAIMS {
+                given.claims.pop_front();
+            }
             return Ok(port);
         }
     }
@@ -45,6 +66,10 @@ mod tests {
         assert_eq!(ports.len(), 20);
         for port in ports {
             TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+            assert!(
+                UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_err(),
+                "another process would be given {port}"
+            );
         }
     }
 }

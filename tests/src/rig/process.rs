@@ -81,7 +81,9 @@ impl Launch {
 
     /// Starts the server as part of `run`.
     pub fn start(self, run: &Run) -> Result<Server> {
-        let log = run.subfolder("logs")?.join(format!("{}.log", self.name));
+        let logs = run.logs();
+        fs::create_dir_all(&logs).with_context(|| format!("create {}", logs.display()))?;
+        let log = logs.join(format!("{}.log", self.name));
         let server = Server {
             launch: self,
             log,

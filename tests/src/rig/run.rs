@@ -75,6 +75,12 @@ impl Run {
         &self.owned.folder
     }
 
+    /// The folder of what the servers print.
+    #[must_use]
+    pub fn logs(&self) -> PathBuf {
+        self.owned.folder.join("logs")
+    }
+
     /// A folder of its own for one server, made if need be.
     pub fn subfolder(&self, name: &str) -> Result<PathBuf> {
         let folder = self.owned.folder.join(name);

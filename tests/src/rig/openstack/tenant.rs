@@ -14,7 +14,8 @@ use super::key_manager::KeyManager;
 use super::session::{JSON, Login, Session};
 use crate::rig::poll;
 
-/// How long a worker of Keystone may go on without a role that was given.
+/// How long Keystone may go on without a role that was given. It has been seen once; why is not known: there is one
+/// worker, and whatever it caches of roles is dropped when one is given.
 const ROLE_SEEN_WITHIN: Duration = Duration::from_secs(20);
 
 /// What it says until then.
@@ -161,7 +162,6 @@ impl Tenant {
             wanted["expires_at"] = expires.format("%Y-%m-%dT%H:%M:%S").to_string().into();
         }
         let body = json!({"application_credential": wanted});
-        // A worker of Keystone may not have seen the role yet that another has given.
         let created = poll::some("an application credential", ROLE_SEEN_WITHIN, async || {
             let answer = self.session.post(&self.credentials(), &body).await;
             let is_late = answer

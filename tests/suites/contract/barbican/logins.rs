@@ -298,7 +298,7 @@ async fn a_closed_session_gives_its_token_back(server: Server) -> Result<()> {
             .await
             .err()
             .ok_or_else(|| anyhow::anyhow!("it is closed"))?;
-        assert_eq!(fault.reason, Reason::StoreNotReady);
+        assert_eq!(fault.reason, Reason::Conflict);
     }
     Ok(())
 }
