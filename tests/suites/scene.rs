@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use chrono::{DateTime, Utc};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -442,6 +443,16 @@ impl<'a> Scene<'a> {
         poll::until(&format!("another look for {name}"), SOON, || async {
             let now = self.state(operator, name, "lastCheck").await;
             !now.is_null() && now != before
+        })
+        .await
+    }
+
+    /// Waits until the operator has looked at an object's sources since then.
+    pub async fn looked_since(&self, operator: &Operator, name: &str, moment: DateTime<Utc>) -> Result<()> {
+        poll::until(&format!("a look for {name}"), SOON, || async {
+            let look = self.state(operator, name, "lastCheck").await;
+            let look = look.as_str().map(DateTime::parse_from_rfc3339);
+            look.is_some_and(|look| look.is_ok_and(|look| look >= moment))
         })
         .await
     }

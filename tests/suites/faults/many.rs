@@ -111,15 +111,7 @@ impl<'a> Many<'a> {
     pub async fn looked_since(&self, operator: &Operator, moment: DateTime<Utc>) -> Result<()> {
         for number in 0..self.count {
             let object = self.object(number);
-            poll::until(&format!("a look for {object}"), WITHIN, async || {
-                let state = operator.state(&self.scene.namespace, &object).await;
-                let look = state.ok().and_then(|state| {
-                    let text = state["lastCheck"].as_str()?;
-                    DateTime::parse_from_rfc3339(text).ok()
-                });
-                look.is_some_and(|look| look >= moment)
-            })
-            .await?;
+            self.scene.looked_since(operator, &object, moment).await?;
         }
         Ok(())
     }
