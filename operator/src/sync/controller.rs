@@ -168,7 +168,7 @@ impl SyncController {
             turns: &self.turns,
         };
         let outcome = pass.run().await;
-        let record = Record::new(self, key, &object);
+        let record = Record::new(self, &pass);
         let outcome = match outcome {
             Ok(done) => record.success(done).await.map_err(Failed::from),
             Err(failed) => Err(failed),
@@ -177,7 +177,8 @@ impl SyncController {
             Ok(next) => {
                 self.metrics.reconciled(KIND, Counted::Success);
                 if let Some(next) = next {
-                    self.enqueue(key, Instant::now() + next);
+                    // Counted from the beginning: else each pass would come later in its turn than the one before.
+                    self.enqueue(key, pass.at + next);
                 }
             }
             Err(Failed { fault, stuck }) => {

@@ -15,13 +15,12 @@ use keyward_crds::synced_secret::SyncedSecretStatus;
 use tokio::time::Instant;
 
 use super::super::index::{Memory, Stuck};
-use super::super::pass::Done;
+use super::super::pass::{Done, Pass};
 use super::super::rollout;
 use super::{KIND, SyncController};
 use crate::cluster::conditions::{self, Wanted};
 use crate::cluster::events::{EventKind, Regarding};
 use crate::cluster::{ObjectKey, StatusWrite};
-use crate::runtime::clock;
 use crate::runtime::metrics::SecretWrite;
 use crate::stores::Outcome;
 
@@ -32,23 +31,26 @@ pub(super) struct Record<'a> {
     object: &'a Arc<SyncedSecret>,
     uid: &'a str,
     generation: i64,
+    /// When the pass began.
     now: DateTime<Utc>,
+    /// The same moment by the clock that only goes forward.
+    at: Instant,
 }
 
 impl<'a> Record<'a> {
     /// A record of a pass that has just ended.
-    pub(super) fn new(
-        controller: &'a SyncController,
-        key: &'a ObjectKey,
-        object: &'a Arc<SyncedSecret>,
-    ) -> Self {
+    pub(super) fn new(controller: &'a SyncController, pass: &Pass<'a>) -> Self {
+        let Pass {
+            key, object, now, at, ..
+        } = *pass;
         Self {
             controller,
             key,
             object,
             uid: object.metadata.uid.as_deref().unwrap_or_default(),
             generation: object.metadata.generation.unwrap_or_default(),
-            now: clock::now(),
+            now,
+            at,
         }
     }
 
@@ -219,7 +221,7 @@ impl<'a> Record<'a> {
     ) {
         self.controller.index.remember(self.key, self.uid, |memory| {
             if let Some(door) = looked_through {
-                memory.looked_at = Some(Instant::now());
+                memory.looked_at = Some(self.at);
                 memory.looked_through = door;
                 memory.last_check = Some(self.now);
             }
