@@ -45,9 +45,11 @@ impl Logs {
     pub(super) fn told(&self, now: &Self, stem: &str) -> String {
         let added = now.lengths.iter().filter_map(|(log, length)| {
             let name = log.file_name()?.to_string_lossy();
+            if !name.starts_with(stem) && !name.starts_with(SHARED) {
+                return None;
+            }
             let before = self.lengths.get(log).copied().unwrap_or_default();
-            let wanted = name.starts_with(stem) || name.starts_with(SHARED);
-            let text = tail(log, before.max(length.saturating_sub(TAIL))).filter(|_| wanted)?;
+            let text = tail(log, before.max(length.saturating_sub(TAIL)))?;
             (!text.is_empty()).then(|| format!("\n--- the end of {name} ---\n{text}"))
         });
         added.collect()
