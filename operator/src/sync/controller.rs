@@ -210,10 +210,25 @@ impl SyncController {
         }
         let kept = kept.map(|object| super::index::target_of(key, object));
         for secret in marked {
-            if kept.as_ref() != Some(&secret) && self.writer.release(key, &secret).await? == Deed::Released {
-                self.metrics.secret_written(SecretWrite::Release);
+            if kept.as_ref() != Some(&secret) {
+                self.count(self.writer.release(key, &secret).await?);
             }
         }
         Ok(())
+    }
+
+    fn count(&self, deed: Deed) {
+        let metrics = &self.metrics;
+        match deed {
+            Deed::Nothing => {}
+            Deed::Created => metrics.secret_written(SecretWrite::Create),
+            Deed::Updated => metrics.secret_written(SecretWrite::Update),
+            Deed::Released => metrics.secret_written(SecretWrite::Release),
+            Deed::Deleted => metrics.secret_written(SecretWrite::Delete),
+            Deed::Repaired => {
+                metrics.secret_written(SecretWrite::Update);
+                metrics.drift_repaired();
+            }
+        }
     }
 }

@@ -286,7 +286,7 @@ impl Writer {
                     .delete(target, &existing.uid, &existing.resource_version)
                     .await?;
                 self.secrets.deleted(target, &existing.uid);
-                Ok(Deed::Released)
+                Ok(Deed::Deleted)
             }
             Removal::Keys => {
                 let kept_type = (existing.whole != Whole::No).then_some(existing.secret_type.as_str());

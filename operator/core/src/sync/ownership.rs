@@ -127,6 +127,8 @@ pub enum Deed {
     Repaired,
     /// What was ours in it was given up.
     Released,
+    /// It was ours alone, and was deleted.
+    Deleted,
 }
 
 /// Decides what may be written.

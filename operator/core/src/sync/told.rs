@@ -104,7 +104,7 @@ pub fn expiring(expiries: impl IntoIterator<Item = DateTime<Utc>>, now: DateTime
 pub fn note_of(deed: Deed, synced_before: bool) -> Option<Note> {
     match deed {
         // The first sync is told by the status alone: an event would be one more write for each object.
-        Deed::Nothing | Deed::Created | Deed::Released => None,
+        Deed::Nothing | Deed::Created | Deed::Released | Deed::Deleted => None,
         Deed::Updated => synced_before.then_some(Note {
             warning: false,
             reason: Reason::SecretUpdated,
@@ -199,6 +199,7 @@ mod tests {
             (Deed::Created, false, None),
             (Deed::Created, true, None),
             (Deed::Released, true, None),
+            (Deed::Deleted, true, None),
             (Deed::Updated, false, None),
             (Deed::Updated, true, Some(Reason::SecretUpdated)),
             (Deed::Repaired, true, Some(Reason::DriftRepaired)),

@@ -8,7 +8,6 @@ use chrono::{DateTime, TimeDelta, Utc};
 use keyward_core::fault::Fault;
 use keyward_core::reason::Reason;
 use keyward_core::schedule::due_again;
-use keyward_core::sync::ownership::Deed;
 use keyward_core::sync::told::{self, Note, State};
 use keyward_crds::SyncedSecret;
 use keyward_crds::synced_secret::SyncedSecretStatus;
@@ -21,7 +20,6 @@ use super::{KIND, SyncController};
 use crate::cluster::conditions::{self, Wanted};
 use crate::cluster::events::{EventKind, Regarding};
 use crate::cluster::{ObjectKey, StatusWrite};
-use crate::runtime::metrics::SecretWrite;
 use crate::stores::Outcome;
 
 /// The object whose pass is recorded.
@@ -79,7 +77,7 @@ impl<'a> Record<'a> {
         if news && matches!(state, State::Removed { .. }) {
             self.publish(EventKind::Warning, Reason::SecretRemoved, &ready.message);
         }
-        self.count(deed);
+        self.controller.count(deed);
         let before = self.object.status.as_ref();
         let synced_before = before.is_some_and(|status| status.secret.is_some());
         self.note(told::note_of(deed, synced_before), &ready.message);
@@ -197,20 +195,6 @@ impl<'a> Record<'a> {
             index.wrote_status(self.key, self.uid, &version, status.clone());
         }
         Ok(())
-    }
-
-    fn count(&self, deed: Deed) {
-        let metrics = &self.controller.metrics;
-        match deed {
-            Deed::Nothing => {}
-            Deed::Created => metrics.secret_written(SecretWrite::Create),
-            Deed::Updated => metrics.secret_written(SecretWrite::Update),
-            Deed::Released => metrics.secret_written(SecretWrite::Release),
-            Deed::Repaired => {
-                metrics.secret_written(SecretWrite::Update);
-                metrics.drift_repaired();
-            }
-        }
     }
 
     fn remember(
