@@ -9,11 +9,16 @@ use std::path::{Path, PathBuf};
 /// How much of the end of each log is shown, in bytes. A test of many steps has two or three.
 const TAIL: u64 = 5_000;
 
-/// How the names of the logs begin that shared servers write only where something is wrong.
-const SHARED: &str = "openstack-";
+/// How the names of the logs of shared servers begin.
+const SHARED: [&str; 4] = ["kubernetes-", "openbao.", "openstack-", "vault."];
 
 /// What is said in the best of health.
-const NOISE: [&str; 3] = ["event broker has not been started", "[INFO]", "password to"];
+const NOISE: [&str; 4] = [
+    "event broker has not been started",
+    "[INFO]",
+    "password to",
+    "{\"level\":\"warn\"",
+];
 
 /// How long the logs were when a test began.
 pub(super) struct Logs {
@@ -45,7 +50,7 @@ impl Logs {
     pub(super) fn told(&self, now: &Self, stem: &str) -> String {
         let added = now.lengths.iter().filter_map(|(log, length)| {
             let name = log.file_name()?.to_string_lossy();
-            if !name.starts_with(stem) && !name.starts_with(SHARED) {
+            if !name.starts_with(stem) && !SHARED.iter().any(|shared| name.starts_with(shared)) {
                 return None;
             }
             let before = self.lengths.get(log).copied().unwrap_or_default();
@@ -62,8 +67,15 @@ fn tail(log: &Path, from: u64) -> Option<String> {
     let mut tail = Vec::new();
     file.read_to_end(&mut tail).ok()?;
     let tail = String::from_utf8_lossy(&tail);
-    let is_news = |line: &&str| !NOISE.iter().any(|noise| line.contains(noise));
+    let is_news = |line: &&str| !is_chatter(line) && !NOISE.iter().any(|noise| line.contains(noise));
     Some(tail.lines().filter(is_news).collect::<Vec<_>>().join("\n"))
+}
+
+/// What a program of Kubernetes says below the level of an error: such a line begins with the level's letter and the date.
+fn is_chatter(line: &str) -> bool {
+    let mut letters = line.chars();
+    letters.next().is_some_and(|level| level == 'I' || level == 'W')
+        && letters.take(4).filter(char::is_ascii_digit).count() == 4
 }
 
 #[cfg(test)]
@@ -77,6 +89,7 @@ mod tests {
         let now = || Logs::of(Some(folder.path()));
         write("openstack-barbican.log", "before\n");
         write("openstack-keystone.log", "before\n");
+        write("kubernetes-etcd.log", "");
         let before = now();
         write(
             "a-test-2-operator.log",
@@ -87,10 +100,18 @@ mod tests {
             "openstack-barbican.log",
             &format!("before\n{}\nlocked\n", NOISE[0]),
         );
+        write(
+            "kubernetes-etcd.log",
+            "I1129 1 served\nW1129 2 was slow\nE1129 3 lost its disk\n",
+        );
         let told = before.told(&now(), "a-test");
         let (own, shared) = told.split_once("xthe end\n").unwrap();
         assert!(own.starts_with("\n--- the end of a-test-2-operator.log ---\nxxx"));
-        assert_eq!(shared, "--- the end of openstack-barbican.log ---\nlocked");
+        assert_eq!(
+            shared,
+            "--- the end of kubernetes-etcd.log ---\nE1129 3 lost its disk\
+             \n--- the end of openstack-barbican.log ---\nlocked"
+        );
         assert!(told.len() < 6_000);
         assert_eq!(Logs::of(None).told(&Logs::of(None), "a-test"), "");
     }
