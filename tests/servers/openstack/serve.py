@@ -168,9 +168,13 @@ def _rewrite_catalog(database, catalog):
 
 
 def _load_keystone():
+    from keystone.common.rbac_enforcer import enforcer
     from keystone.server import wsgi
 
-    return wsgi.initialize_public_application()
+    app = wsgi.initialize_public_application()
+    # As in Barbican: the rules are made at the first request, and a second one that comes meanwhile sees half of them.
+    enforcer.RBACEnforcer()._enforcer.load_rules()
+    return app
 
 
 def _load_barbican():
