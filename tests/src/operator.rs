@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail, ensure};
 use chrono::{DateTime, Utc};
 use keyward::runtime::clock;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
@@ -11,12 +11,12 @@ use kube::discovery;
 use serde_json::Value;
 
 use crate::rig::kubernetes::Kubernetes;
-use crate::rig::ports;
 use crate::rig::process::{Launch, Server};
 use crate::rig::run::Run;
+use crate::rig::{http, poll, ports};
 
 /// The namespace that the file of rights names.
-const WRITTEN_NAMESPACE: &str = "keyward-system";
+pub const WRITTEN_NAMESPACE: &str = "keyward-system";
 
 /// Name of the operator's ServiceAccount.
 const ACCOUNT: &str = "keyward";
@@ -26,6 +26,9 @@ const AS_OPERATOR: &str = "KEYWARD_TESTS_AS_OPERATOR";
 
 /// How long the operator may take to be ready.
 const READY_WITHIN: Duration = Duration::from_mins(1);
+
+/// How long it may take to count what it has done.
+const COUNTED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Becomes the operator where that was asked for, and then never returns. To be called first in every `main` that
 /// starts an [`Operator`]: the operator is this same program, through the entry that the binary `keyward` has, so
@@ -79,6 +82,7 @@ impl Settings {
 /// A running operator.
 pub struct Operator {
     server: Server,
+    http: reqwest::Client,
     endpoint: String,
     started: DateTime<Utc>,
 }
@@ -129,6 +133,7 @@ impl Operator {
         let started = clock::now();
         Ok(Self {
             server: launch.start(run)?,
+            http: http::plain_client()?,
             endpoint: format!("http://127.0.0.1:{port}"),
             started,
         })
@@ -139,9 +144,8 @@ impl Operator {
         let url = format!("{}/readyz", self.endpoint);
         self.server
             .ready(READY_WITHIN, || async {
-                reqwest::get(&url)
-                    .await
-                    .is_ok_and(|answer| answer.status().is_success())
+                let answer = self.http.get(&url).send().await;
+                answer.is_ok_and(|answer| answer.status().is_success())
             })
             .await
     }
@@ -160,7 +164,7 @@ impl Operator {
 
     /// The text of an endpoint such as `/metrics`.
     pub async fn get(&self, path: &str) -> Result<String> {
-        let answer = reqwest::get(format!("{}{path}", self.endpoint)).await?;
+        let answer = self.http.get(format!("{}{path}", self.endpoint)).send().await?;
         Ok(answer.error_for_status()?.text().await?)
     }
 
@@ -177,6 +181,20 @@ impl Operator {
             .sum())
     }
 
+    /// Waits until a metric, summed in the same way, has come to `least`: a status may be seen before it is counted.
+    pub async fn counted(&self, name: &str, labels: &str, least: f64) -> Result<()> {
+        let counted = poll::until(name, COUNTED_WITHIN, || async {
+            self.metric(name, labels).await.is_ok_and(|value| value >= least)
+        });
+        if counted.await.is_err() {
+            bail!(
+                "{name} {labels} is {}, less than {least}",
+                self.metric(name, labels).await?
+            );
+        }
+        Ok(())
+    }
+
     /// What the operator knows of an object beyond its status.
     pub async fn state(&self, namespace: &str, name: &str) -> Result<Value> {
         Ok(serde_json::from_str(
@@ -186,9 +204,16 @@ impl Operator {
         )?)
     }
 
-    /// Stops it as Kubernetes would.
+    /// Stops it as Kubernetes would, and expects that it ends in good order.
     pub async fn stop(&self) -> Result<()> {
-        self.server.stop().await
+        let status = self.server.stop().await?;
+        ensure!(
+            status.success(),
+            "{} did not end in good order ({status}); its log ends with:\n{}",
+            self.server.name(),
+            self.server.log_tail()
+        );
+        Ok(())
     }
 }
 

@@ -12,7 +12,7 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use keyward_crds::SyncedSecret;
 use keyward_tests::harness::{Case, Suite};
-use keyward_tests::operator::{Operator, Settings, workspace};
+use keyward_tests::operator::{Operator, Settings, WRITTEN_NAMESPACE, workspace};
 use keyward_tests::rig::assets::{self, Program};
 use keyward_tests::rig::kubernetes::{Kubernetes, Options, Parts};
 use keyward_tests::rig::poll;
@@ -21,9 +21,6 @@ use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::scene::{AUTHOR, SOON, Scene};
-
-/// The namespace that the file of rights names.
-const WRITTEN_NAMESPACE: &str = "keyward-system";
 
 const RELEASE: &str = "keyward";
 
@@ -242,11 +239,7 @@ async fn the_operator_runs_with_what_helm_installed_and_secrets_outlive_it(case:
     helm.done(&install).await?;
     let operator = Operator::launch_installed(run, &kubernetes, &case.unique(), &settings).await?;
     operator.ready().await?;
-    poll::until("a look at the store", SOON, async || {
-        let state = operator.state(&scene.namespace, "db").await;
-        state.is_ok_and(|state| state["lastCheck"].is_string())
-    })
-    .await?;
+    scene.looked_since(&operator, "db", operator.started()).await?;
     let after = scene.api::<Secret>().get("db").await?.metadata.resource_version;
     assert_eq!(before, after, "the Secret was never touched");
     Ok(())
@@ -354,7 +347,7 @@ struct Helm {
 
 impl Helm {
     async fn new(case: &Case, kubernetes: Option<&Kubernetes>) -> Result<Self> {
-        let [program] = assets::provide_all(vec![Program::Helm])
+        let [program] = assets::provide_all(case.run().await?, vec![Program::Helm])
             .await?
             .try_into()
             .expect("one path for one program");

@@ -1,24 +1,22 @@
 //! The demo as a person runs it: what it says, how it ends, and that nothing is left of it.
 
-use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use keyward_tests::demo::seeds::MARK;
 use keyward_tests::demo::steps;
 use keyward_tests::harness::{Case, Suite};
-use keyward_tests::rig::{cache, poll};
+use keyward_tests::rig::poll;
 use rustix::process::{Pid, Signal};
-use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use crate::rig::runs::{processes_of, processes_with};
+use crate::rig::home::{Home, success};
+use crate::rig::runs::processes_with;
 
 /// What a step waits for on a machine that runs other tests as well.
-const UNDER_LOAD: Duration = Duration::from_mins(2);
+const UNDER_LOAD: Duration = Duration::from_mins(5);
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::tests!(
@@ -32,7 +30,7 @@ pub(super) fn register(suite: &mut Suite) {
 }
 
 async fn every_step_comes_true_and_nothing_is_left(case: Case) -> Result<()> {
-    let home = Home::with_servers(&case).await?;
+    let home = Home::built(&case).await?;
     let said = success(home.demo(&[]).output().await?)?;
     let mut rest = said.as_str();
     for (number, step) in steps::ALL.iter().enumerate() {
@@ -59,7 +57,7 @@ async fn every_step_comes_true_and_nothing_is_left(case: Case) -> Result<()> {
 }
 
 async fn a_kept_demo_runs_until_it_is_stopped(case: Case) -> Result<()> {
-    let home = Home::with_servers(&case).await?;
+    let home = Home::built(&case).await?;
     let said = success(home.demo(&["--keep"]).output().await?)?;
     expect_no_value(&said);
     assert!(!said.contains("hvs."), "a token of Vault is shown");
@@ -82,12 +80,11 @@ async fn a_kept_demo_runs_until_it_is_stopped(case: Case) -> Result<()> {
     assert!(String::from_utf8(again.stderr)?.contains("`cargo demo --stop` ends it"));
 
     success(home.demo(&["--stop"]).output().await?)?;
-    assert!(processes_of(&folder).is_empty());
     home.expect_nothing_left()
 }
 
 async fn an_interrupted_demo_leaves_nothing(case: Case) -> Result<()> {
-    let home = Home::with_servers(&case).await?;
+    let home = Home::built(&case).await?;
     let demo = home.demo(&[]).spawn()?;
     poll::until("a server of the demo", UNDER_LOAD, async || {
         !home.processes().is_empty()
@@ -100,7 +97,7 @@ async fn an_interrupted_demo_leaves_nothing(case: Case) -> Result<()> {
 }
 
 async fn a_demo_without_its_operator_fails(case: Case) -> Result<()> {
-    let home = Home::with_servers(&case).await?;
+    let home = Home::built(&case).await?;
     let demo = home.demo(&[]).spawn()?;
     let operator = poll::some("the operator of the demo", UNDER_LOAD, async || {
         let operators = processes_with("KEYWARD_TESTS_AS_OPERATOR=1");
@@ -114,87 +111,14 @@ async fn a_demo_without_its_operator_fails(case: Case) -> Result<()> {
     home.expect_nothing_left()
 }
 
-async fn a_demo_that_cannot_start_says_why(_: Case) -> Result<()> {
-    let home = Home::new()?;
+async fn a_demo_that_cannot_start_says_why(case: Case) -> Result<()> {
+    let home = Home::empty(&case).await?;
     let variables = [("PATH", "/nowhere"), ("TEST_ASSET_VAULT", "/nowhere/vault")];
     let output = home.demo(&[]).envs(variables).output().await?;
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8(output.stderr)?;
     assert!(said.contains("TEST_ASSET_VAULT names no program"), "{said}");
     home.expect_nothing_left()
-}
-
-/// A cache folder of a demo's own, for its runs; what is built is shared with everybody.
-struct Home {
-    cache: TempDir,
-}
-
-impl Home {
-    /// A demo that is measured from here on has no server to build, which takes long on a new machine.
-    async fn with_servers(case: &Case) -> Result<Self> {
-        tokio::try_join!(case.kubernetes(), case.openstack(), case.vault())?;
-        Self::new()
-    }
-
-    fn new() -> Result<Self> {
-        let cache = tempfile::tempdir()?;
-        for shared in ["servers", "tools"] {
-            let built = cache::root()?.join(shared);
-            std::fs::create_dir_all(&built)?;
-            std::os::unix::fs::symlink(built, cache.path().join(shared))?;
-        }
-        Ok(Self { cache })
-    }
-
-    fn demo(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_demo"));
-        command
-            .args(arguments)
-            .env("KEYWARD_CACHE", self.cache.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        command
-    }
-
-    fn runs(&self) -> PathBuf {
-        self.cache.path().join("runs")
-    }
-
-    /// The processes of all runs here.
-    fn processes(&self) -> Vec<Pid> {
-        folders(&self.runs())
-            .iter()
-            .flat_map(|run| processes_of(run))
-            .collect()
-    }
-
-    fn expect_nothing_left(&self) -> Result<()> {
-        ensure!(self.processes().is_empty(), "processes are left");
-        let left = folders(&self.runs());
-        ensure!(left.is_empty(), "{left:?} is left");
-        Ok(())
-    }
-}
-
-fn folders(parent: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
-    entries
-        .map(|entry| entry.path())
-        .filter(|path| path.is_dir())
-        .collect()
-}
-
-fn success(output: Output) -> Result<String> {
-    let said = String::from_utf8(output.stdout)?;
-    ensure!(
-        output.status.success(),
-        "{}:\n{said}\n{}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(said)
 }
 
 /// Neither a password nor a key, as text or as base64 at any of its three offsets.

@@ -4,7 +4,8 @@
 // audit device that the suites need. Cloud plugins are left out: they are what
 // makes the full server slow to build. It reads the same configuration file as
 // the full server (`vault server -config=FILE`: file storage, one TCP listener
-// with TLS), so that either program can stand in for the other.
+// with TLS) and says its version in the same way, so that either program can
+// stand in for the other.
 package main
 
 import (
@@ -40,12 +41,17 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/hashicorp/vault/sdk/physical/file"
 	"github.com/hashicorp/vault/vault"
+	"github.com/hashicorp/vault/version"
 )
 
 // How long open requests may take to end once a stop was asked for.
 const drain = 3 * time.Second
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == "version" {
+		fmt.Println(version.GetVersion().FullVersionNumber(false))
+		return
+	}
 	if len(os.Args) < 2 || os.Args[1] != "server" {
 		fmt.Fprintln(os.Stderr, "usage: vault server -config=FILE")
 		os.Exit(2)

@@ -15,13 +15,13 @@ use super::examples;
 use super::kubectl::Kubectl;
 use super::screen::Screen;
 use super::seeds::{self, OPENSTACK, Place, Seeds, Values};
-use crate::operator::{Operator, Program, Settings, workspace};
+use crate::operator::{Operator, Program, Settings, WRITTEN_NAMESPACE, workspace};
 use crate::rig::fleet::Fleet;
 use crate::rig::run::Run;
 use crate::rig::{Mark, poll};
 
 /// The namespace of the operator, as the chart's file of rights has it.
-pub const HOME: &str = "keyward-system";
+pub const HOME: &str = WRITTEN_NAMESPACE;
 
 /// How long anything may take that should happen at once.
 const SOON: Duration = Duration::from_secs(30);

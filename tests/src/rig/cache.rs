@@ -23,6 +23,8 @@ pub fn root() -> Result<PathBuf> {
         .or_else(|| set("XDG_CACHE_HOME").map(|cache| cache.join("keyward")))
         .or_else(|| set("HOME").map(|home| home.join(".cache/keyward")))
         .context("no cache folder: set KEYWARD_CACHE to a folder that may hold a few gigabytes")?;
+    // What is started from here has other working folders.
+    let root = std::path::absolute(&root).context("find the cache folder")?;
     fs::create_dir_all(&root).with_context(|| format!("create the cache folder {}", root.display()))?;
     Ok(root)
 }
@@ -36,9 +38,22 @@ pub fn provide(
     inputs: &[(&str, &[u8])],
     build: impl FnOnce(&Path, &Progress) -> Result<()>,
 ) -> Result<PathBuf> {
+    provide_in(&servers()?, name, inputs, build)
+}
+
+/// Whether there is nothing left to build.
+pub fn has(name: &str, inputs: &[(&str, &[u8])]) -> Result<bool> {
+    Ok(entry(&servers()?, name, inputs).is_dir())
+}
+
+fn servers() -> Result<PathBuf> {
     let servers = root()?.join("servers");
     fs::create_dir_all(&servers).with_context(|| format!("create {}", servers.display()))?;
-    provide_in(&servers, name, inputs, build)
+    Ok(servers)
+}
+
+fn entry(servers: &Path, name: &str, inputs: &[(&str, &[u8])]) -> PathBuf {
+    servers.join(format!("{name}-{}", digest(inputs)))
 }
 
 fn provide_in(
@@ -49,7 +64,7 @@ fn provide_in(
 ) -> Result<PathBuf> {
     static ONE_BUILD: Mutex<()> = Mutex::new(());
 
-    let entry = servers.join(format!("{name}-{}", digest(inputs)));
+    let entry = entry(servers, name, inputs);
     if entry.is_dir() {
         return Ok(entry);
     }
@@ -58,16 +73,30 @@ fn provide_in(
     if entry.is_dir() {
         return Ok(entry);
     }
-    let staging = servers.join(format!(".{name}.staging"));
-    if staging.exists() {
-        fs::remove_dir_all(&staging).with_context(|| format!("remove {}", staging.display()))?;
-    }
+    remove_leftovers(servers)?;
+    // A killed build may have a child that still writes to its folder.
+    let staging = servers.join(format!(".{name}-{}{STAGING}", uuid::Uuid::new_v4().simple()));
     fs::create_dir(&staging).with_context(|| format!("create {}", staging.display()))?;
     let progress = Progress::start(name);
     build(&staging, &progress)?;
     fs::rename(&staging, &entry).with_context(|| format!("put {} in place", entry.display()))?;
     progress.done();
     Ok(entry)
+}
+
+/// How the names of folders end that are being filled.
+const STAGING: &str = ".staging";
+
+/// Throws away what killed builds left. To be called under the lock: then nobody fills any.
+fn remove_leftovers(servers: &Path) -> Result<()> {
+    for entry in fs::read_dir(servers).with_context(|| format!("list {}", servers.display()))? {
+        let entry = entry?;
+        if entry.file_name().as_encoded_bytes().ends_with(STAGING.as_bytes()) {
+            let folder = entry.path();
+            fs::remove_dir_all(&folder).with_context(|| format!("remove {}", folder.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Takes the lock, saying so if another process has to finish first.
@@ -147,12 +176,23 @@ mod tests {
             anyhow::bail!("stopped half way")
         });
         assert!(format!("{:#}", failed.unwrap_err()).contains("stopped half way"));
+        assert_eq!(
+            folders(servers.path()).len(),
+            1,
+            "what a killed build leaves behind"
+        );
 
         let entry = provide_in(servers.path(), "thing", inputs, |staging, _| {
             Ok(fs::write(staging.join("file"), "whole")?)
         })
         .unwrap();
         assert!(!entry.join("half").exists() && entry.join("file").exists());
+        assert_eq!(folders(servers.path()), [entry]);
+    }
+
+    fn folders(parent: &Path) -> Vec<PathBuf> {
+        let entries = fs::read_dir(parent).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.is_dir()).collect()
     }
 
     #[test]

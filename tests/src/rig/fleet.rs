@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 
 use super::assets;
@@ -31,6 +31,7 @@ impl Fleet {
     /// Starts all servers at the same time, so that it takes as long as the slowest.
     pub async fn start(run: &Run, kinds: Vec<CustomResourceDefinition>) -> Result<Self> {
         assets::check_variables()?;
+        check_tools()?;
         let options = Options {
             parts: Parts::Whole,
             kinds,
@@ -67,6 +68,20 @@ impl Fleet {
             shell_variables(folder, &self.connections())?.as_bytes(),
         )
     }
+}
+
+/// Says everything that is missing on this machine, before minutes are spent on what is not.
+fn check_tools() -> Result<()> {
+    let missing: Vec<String> = [assets::check_tools(), openstack::look_for_python().map(drop)]
+        .into_iter()
+        .filter_map(|found| found.err().map(|error| format!("- {error:#}")))
+        .collect();
+    ensure!(
+        missing.is_empty(),
+        "something is missing here:\n{}",
+        missing.join("\n")
+    );
+    Ok(())
 }
 
 /// What to type to use the servers whose access was saved to `folder`.

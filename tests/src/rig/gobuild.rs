@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
+use super::keeper::Badge;
 use super::progress::Progress;
 
 /// A Go module of ours that pins programs of others.
@@ -134,8 +135,26 @@ impl GoModule {
     }
 }
 
-/// Builds `program` into `staging`.
-pub(super) fn build(module: &GoModule, program: &str, staging: &Path, progress: &Progress) -> Result<()> {
+const HOW_TO_GET_GO: &str =
+    "go is missing: install Go 1.26 or newer from https://go.dev/dl/ and put it on PATH";
+
+/// Looks for Go, and says how to get it.
+pub(super) fn look_for_go() -> Result<()> {
+    let asked = Command::new("go").arg("version").output();
+    match asked {
+        Err(error) if error.kind() == ErrorKind::NotFound => bail!("{HOW_TO_GET_GO}"),
+        asked => asked.map(drop).context("start go"),
+    }
+}
+
+/// Builds `program` into `staging`, by processes that wear `badge`.
+pub(super) fn build(
+    module: &GoModule,
+    program: &str,
+    staging: &Path,
+    progress: &Progress,
+    badge: &Badge,
+) -> Result<()> {
     let source = staging.join("source");
     fs::create_dir(&source).with_context(|| format!("create {}", source.display()))?;
     for (name, text) in module.files {
@@ -143,12 +162,12 @@ pub(super) fn build(module: &GoModule, program: &str, staging: &Path, progress: 
     }
 
     progress.say("fetching modules that are not in Go's cache");
-    let total = count_packages(&source, module.package(program))?;
+    let total = count_packages(&source, module.package(program), badge)?;
     progress.say("compiling and linking");
     let mut arguments = module.arguments(program);
     let package = arguments.pop().expect("the package is the last argument");
     let output = staging.join(program);
-    let mut child = go(&source)
+    let mut child = go(&source, badge)
         .args(&arguments)
         .arg("-o")
         .arg(&output)
@@ -179,15 +198,13 @@ pub(super) fn build(module: &GoModule, program: &str, staging: &Path, progress: 
 }
 
 /// How many packages the program is made of. Downloads what is not there yet.
-fn count_packages(source: &Path, package: &str) -> Result<usize> {
-    let listed = go(source)
+fn count_packages(source: &Path, package: &str, badge: &Badge) -> Result<usize> {
+    let listed = go(source, badge)
         .args(["list", "-mod=readonly", "-deps", package])
         .output();
     let listed = match listed {
         Ok(listed) => listed,
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            bail!("go is missing: install Go 1.26 or newer from https://go.dev/dl/ and put it on PATH")
-        }
+        Err(error) if error.kind() == ErrorKind::NotFound => bail!("{HOW_TO_GET_GO}"),
         Err(error) => return Err(error).context("start go"),
     };
     if !listed.status.success() {
@@ -200,18 +217,31 @@ fn count_packages(source: &Path, package: &str) -> Result<usize> {
     Ok(String::from_utf8_lossy(&listed.stdout).lines().count())
 }
 
-/// `go` with the settings that decide what is built, whatever the user has set for other work.
-fn go(source: &Path) -> Command {
-    let mut command = Command::new("go");
+/// `go` for this machine, from the modules in `source` and no others, whatever the user has set for other work by
+/// variables or by `go env -w`. Where modules come from, which Go it is and how it compiles stays as the user has set it.
+fn go(source: &Path, badge: &Badge) -> Command {
+    let mut command = badge.command("go");
     command
         .current_dir(source)
         .env("CGO_ENABLED", "0")
-        .env("GOFLAGS", "")
-        .env("GOWORK", "off");
-    for decided in ["GOOS", "GOARCH", "GOEXPERIMENT", "GODEBUG"] {
-        command.env_remove(decided);
-    }
+        .env("GO111MODULE", "on")
+        .env("GOOS", std::env::consts::OS)
+        .env("GOARCH", architecture())
+        .env("GOWORK", "off")
+        // An empty value would let the one of `go env -w` through.
+        .env("GOFLAGS", "-mod=readonly");
     command
+}
+
+/// This machine, as Go calls it.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "x86" => "386",
+        "aarch64" => "arm64",
+        "loongarch64" => "loong64",
+        other => other,
+    }
 }
 
 fn last_lines(lines: &[String]) -> String {

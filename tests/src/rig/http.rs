@@ -9,7 +9,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use super::tls::Identity;
 
 /// Longer than any server of the rig needs, short enough to notice one that hangs.
-const TIMEOUT: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_mins(1);
+
+/// What is asked in the clear is on loopback and answers from memory.
+const PLAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A client that trusts `ca` (PEM) and shows no certificate.
 pub fn client(ca: &str) -> Result<reqwest::Client> {
@@ -24,6 +27,15 @@ pub fn multiplexing_client(ca: &str) -> Result<reqwest::Client> {
 /// A client that trusts `ca` (PEM) and shows a certificate.
 pub fn client_as(ca: &str, identity: &Identity) -> Result<reqwest::Client> {
     build(ca, Some(identity), &[])
+}
+
+/// A client for plain http, such as the operator's own endpoint on loopback.
+pub fn plain_client() -> Result<reqwest::Client> {
+    Ok(reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .timeout(PLAIN_TIMEOUT)
+        .build()?)
 }
 
 fn build(ca: &str, identity: Option<&Identity>, protocols: &[&[u8]]) -> Result<reqwest::Client> {

@@ -5,6 +5,7 @@
 //! removes its folder. Processes are found by a variable in their environment, so neither a reused process id
 //! nor a child that was started a moment ago, nor a child's child, is mistaken or missed.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -15,8 +16,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal};
 
-/// Marks each process of a run with the run's name.
-pub const MARK: &str = "KEYWARD_RIG_RUN";
+/// Marks each process of a run with the run's folder.
+const MARK: &str = "KEYWARD_RIG_RUN";
 
 /// Tells a program that it was started as keeper, and of which folder.
 const ROLE: &str = "KEYWARD_RIG_KEEPER_OF";
@@ -27,7 +28,29 @@ const RELEASE: &[u8] = b"release";
 const FORGOTTEN: &str = "the first call of this program's main must be keeper::serve_if_asked";
 
 /// A kill is answered in milliseconds; a process in the middle of a disk write may take longer.
-const KILL_DEADLINE: Duration = Duration::from_secs(10);
+const KILL_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What makes a process one of a run: whoever wears it, or was started by one who does, ends with the run.
+#[derive(Clone, Debug)]
+pub struct Badge {
+    folder: PathBuf,
+}
+
+impl Badge {
+    pub(super) fn of(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+        }
+    }
+
+    /// A command whose process will be one of the run.
+    #[must_use]
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.env(MARK, &self.folder);
+        command
+    }
+}
 
 /// The runner's end of the pipe.
 pub(super) struct Keeper {
@@ -135,9 +158,14 @@ pub(super) fn clean(folder: &Path) -> Result<()> {
     }
 }
 
-/// The living processes that bear the mark of the run that owns `folder`.
-pub(super) fn processes(folder: &Path) -> Vec<Pid> {
+/// The living processes of the run that owns `folder`, and of runs whose folders lie in it.
+#[must_use]
+pub fn processes(folder: &Path) -> Vec<Pid> {
     let mark = format!("{MARK}={}", folder.display());
+    let is_ours = |variable: &[u8]| {
+        let rest = variable.strip_prefix(mark.as_bytes());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+    };
     let Ok(all) = fs::read_dir("/proc") else {
         return Vec::new();
     };
@@ -146,9 +174,7 @@ pub(super) fn processes(folder: &Path) -> Vec<Pid> {
             let pid = entry.file_name().to_str()?.parse().ok()?;
             // Unreadable for other people's processes, empty for a zombie.
             let environment = fs::read(entry.path().join("environ")).ok()?;
-            let marked = environment
-                .split(|byte| *byte == 0)
-                .any(|variable| variable == mark.as_bytes());
+            let marked = environment.split(|byte| *byte == 0).any(is_ours);
             if marked { Pid::from_raw(pid) } else { None }
         })
         .collect()

@@ -9,16 +9,23 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal};
+use tokio::time::{Instant, timeout_at};
 
-use super::keeper::MARK;
+use super::keeper::Badge;
 use super::run::Run;
 
 const POLL: Duration = Duration::from_millis(20);
-const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// More than any server takes to put its work away, also on a slow machine.
+const STOP_GRACE: Duration = Duration::from_mins(1);
+
+/// Everything runs on loopback, and no proxy leads there.
+const PROXIES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"];
+
 const LOG_TAIL_LINES: usize = 30;
 
 /// How to start a server.
@@ -94,13 +101,15 @@ impl Launch {
         Ok(server)
     }
 
-    /// The command, marked as part of the run in `owner` and out of reach of a Ctrl-C in the terminal.
-    fn command(&self, owner: &Path) -> Command {
-        let mut command = Command::new(&self.program);
+    /// The command of one of the run's processes, out of reach of a Ctrl-C in the terminal.
+    fn command(&self, badge: &Badge) -> Command {
+        let mut command = badge.command(&self.program);
+        for proxy in PROXIES {
+            command.env_remove(proxy).env_remove(proxy.to_lowercase());
+        }
         command
             .args(&self.arguments)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .env(MARK, owner)
             .stdin(Stdio::null())
             .process_group(0);
         if let Some(folder) = &self.folder {
@@ -139,7 +148,7 @@ impl Server {
         }
         let log = File::options().create(true).append(true).open(&self.log);
         let log = log.with_context(|| format!("open {}", self.log.display()))?;
-        let mut command = self.launch.command(self.run.folder());
+        let mut command = self.launch.command(&self.run.badge());
         command.stdout(log.try_clone()?).stderr(log);
         *child = Some(command.spawn().with_context(|| {
             format!(
@@ -159,16 +168,10 @@ impl Server {
     ) -> Result<()> {
         let deadline = Instant::now() + within;
         loop {
-            if probe().await {
+            if timeout_at(deadline, probe()).await.unwrap_or_default() {
                 return Ok(());
             }
-            if let Some(status) = self.ended()? {
-                bail!(
-                    "{} ended at its start ({status}); its log ends with:\n{}",
-                    self.name(),
-                    self.log_tail()
-                );
-            }
+            self.expect_running()?;
             if Instant::now() >= deadline {
                 let seconds = within.as_secs();
                 bail!(
@@ -188,18 +191,41 @@ impl Server {
             .map_or(Ok(None), |child| Ok(child.try_wait()?))
     }
 
-    /// Asks the server to stop, and kills it if it has not after ten seconds.
-    pub async fn stop(&self) -> Result<()> {
+    /// Fails with the end of its log if the server has ended.
+    pub fn expect_running(&self) -> Result<()> {
+        match self.ended()? {
+            None => Ok(()),
+            Some(status) => bail!(
+                "{} ended ({status}); its log ends with:\n{}",
+                self.name(),
+                self.log_tail()
+            ),
+        }
+    }
+
+    /// Asks the server to stop, and says how it ended. One that does not is killed in the end, and that is an error.
+    pub async fn stop(&self) -> Result<ExitStatus> {
+        if self.id().is_none() {
+            bail!("{} is not running", self.name());
+        }
         self.signal(Signal::TERM)?;
         let deadline = Instant::now() + STOP_GRACE;
-        while self.child().is_some() && self.ended()?.is_none() {
+        loop {
+            if let Some(status) = self.ended()? {
+                *self.child() = None;
+                return Ok(status);
+            }
             if Instant::now() >= deadline {
-                return self.kill();
+                self.kill()?;
+                let seconds = STOP_GRACE.as_secs();
+                bail!(
+                    "{} did not stop within {seconds} s and was killed; its log ends with:\n{}",
+                    self.name(),
+                    self.log_tail()
+                );
             }
             tokio::time::sleep(POLL).await;
         }
-        *self.child() = None;
-        Ok(())
     }
 
     /// Kills the server at once.
@@ -268,5 +294,33 @@ impl Drop for Server {
             // The keeper tries again when the run ends.
             let _ = self.kill();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use super::*;
+
+    #[test]
+    fn no_proxy_of_the_user_is_handed_on() {
+        let launch = Launch::new("a", "/bin/true").env("NO_PROXY", "127.0.0.1");
+        let command = launch.command(&Badge::of(Path::new("/run")));
+        let set = |name: &str| command.get_envs().find(|(variable, _)| *variable == name);
+        for name in [
+            "https_proxy",
+            "HTTPS_PROXY",
+            "http_proxy",
+            "ALL_PROXY",
+            "no_proxy",
+        ] {
+            assert_eq!(set(name), Some((OsStr::new(name), None)), "{name}");
+        }
+        // What a server is given is its own.
+        assert_eq!(
+            set("NO_PROXY").and_then(|(_, value)| value),
+            Some(OsStr::new("127.0.0.1"))
+        );
     }
 }

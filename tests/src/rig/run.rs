@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context as _, Result};
 
 use super::cache;
-use super::keeper::{self, Keeper};
+use super::keeper::{self, Badge, Keeper};
 
 /// A run that outlives its command. There is at most one of each on a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +73,12 @@ impl Run {
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.owned.folder
+    }
+
+    /// What makes a process one of this run.
+    #[must_use]
+    pub fn badge(&self) -> Badge {
+        Badge::of(&self.owned.folder)
     }
 
     /// The folder of what the servers print.

@@ -13,7 +13,7 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::ObjectMeta;
 use serde_json::{Value, json};
 
-const ROLLED_OUT_WITHIN: Duration = Duration::from_secs(30);
+const ROLLED_OUT_WITHIN: Duration = Duration::from_mins(2);
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::tests!(

@@ -1,5 +1,6 @@
 //! The rig itself: what the other suites take for granted of their servers.
 
+pub(super) mod home;
 mod kubernetes;
 mod openstack;
 mod provide;

@@ -1,15 +1,15 @@
 //! Nothing is left of a run, however its runner ends.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use keyward_tests::harness::{Case, Suite};
-use keyward_tests::rig::poll;
 use keyward_tests::rig::process::Launch;
 use keyward_tests::rig::run::Run;
+use keyward_tests::rig::{keeper, poll};
 use rustix::process::{Pid, Signal};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Makes this program a runner that waits to be ended, in the way that the value says.
 const ROLE: &str = "KEYWARD_TEST_RUNNER";
 
-const CLEAN_WITHIN: Duration = Duration::from_secs(10);
+const CLEAN_WITHIN: Duration = Duration::from_mins(1);
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::tests!(
@@ -43,9 +43,13 @@ pub(crate) fn serve_if_asked() -> Result<()> {
         .build()?;
     let mut interrupt = runtime.block_on(async { signal(SignalKind::interrupt()) })?;
     let run = Run::start()?;
-    // A server that has a child of its own, which only the mark in its environment gives away.
+    // A server that has children, which only the mark in their environment gives away: one of this run, and one of a run
+    // whose folder lies in this one's, as of a demo that a suite has left running.
     let _server = Launch::new("sleeper", "/bin/sh")
-        .args(["-c", "sleep 600 & wait"])
+        .args([
+            "-c",
+            "sleep 600 & KEYWARD_RIG_RUN=$KEYWARD_RIG_RUN/home/runs/demo sleep 600 & wait",
+        ])
         .start(&run)?;
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{}", run.folder().display())?;
@@ -56,24 +60,24 @@ pub(crate) fn serve_if_asked() -> Result<()> {
     std::process::exit(130)
 }
 
-async fn nothing_is_left_after_kill_9(_: Case) -> Result<()> {
-    let mut runner = Runner::start("wait").await?;
+async fn nothing_is_left_after_kill_9(case: Case) -> Result<()> {
+    let mut runner = Runner::start(&case, "wait").await?;
     runner.signal(Signal::KILL)?;
     runner.expect_nothing_left().await
 }
 
-async fn nothing_is_left_after_ctrl_c(_: Case) -> Result<()> {
-    let mut runner = Runner::start("wait").await?;
+async fn nothing_is_left_after_ctrl_c(case: Case) -> Result<()> {
+    let mut runner = Runner::start(&case, "wait").await?;
     runner.signal(Signal::INT)?;
     runner.expect_nothing_left().await
 }
 
-async fn nothing_is_left_after_a_panic(_: Case) -> Result<()> {
-    Runner::start("panic").await?.expect_nothing_left().await
+async fn nothing_is_left_after_a_panic(case: Case) -> Result<()> {
+    Runner::start(&case, "panic").await?.expect_nothing_left().await
 }
 
-async fn the_next_start_cleans_up_after_a_killed_keeper(_: Case) -> Result<()> {
-    let mut runner = Runner::start("wait").await?;
+async fn the_next_start_cleans_up_after_a_killed_keeper(case: Case) -> Result<()> {
+    let mut runner = Runner::start(&case, "wait").await?;
     let keeper = format!("KEYWARD_RIG_KEEPER_OF={}", runner.folder.display());
     for keeper in processes_with(&keeper) {
         rustix::process::kill_process(keeper, Signal::KILL)?;
@@ -84,8 +88,10 @@ async fn the_next_start_cleans_up_after_a_killed_keeper(_: Case) -> Result<()> {
     runner.child.wait().await?;
     assert!(runner.folder.exists(), "without its keeper the run is left over");
 
-    drop(Run::start()?);
-    runner.expect_nothing_left().await
+    let mut next = Runner::start_in(&case, runner.cache.clone(), "wait").await?;
+    runner.expect_nothing_left().await?;
+    next.signal(Signal::KILL)?;
+    next.expect_nothing_left().await
 }
 
 async fn the_end_of_the_log_tells_why_a_server_ended(case: Case) -> Result<()> {
@@ -116,14 +122,22 @@ async fn a_paused_server_answers_later(case: Case) -> Result<()> {
 
 /// This program, started again as the runner of some servers.
 struct Runner {
+    /// A cache folder of its own: whoever starts a run in the common one cleans up what was left there.
+    cache: PathBuf,
     child: tokio::process::Child,
     folder: PathBuf,
 }
 
 impl Runner {
-    async fn start(role: &str) -> Result<Self> {
-        let mut child = tokio::process::Command::new(std::env::current_exe()?)
+    async fn start(case: &Case, role: &str) -> Result<Self> {
+        Self::start_in(case, case.run().await?.subfolder(&case.unique())?, role).await
+    }
+
+    async fn start_in(case: &Case, cache: PathBuf, role: &str) -> Result<Self> {
+        let badge = case.run().await?.badge();
+        let mut child = tokio::process::Command::from(badge.command(std::env::current_exe()?))
             .env(ROLE, role)
+            .env("KEYWARD_CACHE", &cache)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .kill_on_drop(true)
@@ -134,10 +148,10 @@ impl Runner {
             .await?;
         let folder = PathBuf::from(folder.trim_end());
         if role == "wait" {
-            let both = async || processes_of(&folder).len() == 2;
-            poll::until("the server and its child to run", CLEAN_WITHIN, both).await?;
+            let all = async || keeper::processes(&folder).len() == 3;
+            poll::until("the server and its children to run", CLEAN_WITHIN, all).await?;
         }
-        Ok(Self { child, folder })
+        Ok(Self { cache, child, folder })
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
@@ -154,15 +168,10 @@ impl Runner {
             .await
             .context("the runner did not end")??;
         poll::until("the run to be gone", CLEAN_WITHIN, async || {
-            !self.folder.exists() && processes_of(&self.folder).is_empty()
+            !self.folder.exists() && keeper::processes(&self.folder).is_empty()
         })
         .await
     }
-}
-
-/// The processes of the run in a folder.
-pub(crate) fn processes_of(folder: &Path) -> Vec<Pid> {
-    processes_with(&format!("KEYWARD_RIG_RUN={}", folder.display()))
 }
 
 /// The processes that have a variable in their environment.

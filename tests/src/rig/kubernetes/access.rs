@@ -63,6 +63,8 @@ impl Access {
             serde_json::from_value(self.kubeconfig.clone()).context("read the rig's own kubeconfig")?;
         let mut config =
             kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        // Otherwise it is the one of the user's environment, and none leads to loopback.
+        config.proxy_url = None;
         config
             .headers
             .push((USER_AGENT, HeaderValue::from_str(user_agent)?));

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use rcgen::KeyPair;
 use serde_json::json;
 
@@ -16,7 +18,11 @@ use crate::rig::run::Run;
 use crate::rig::tls::{self, Authority};
 use crate::rig::{http, ports};
 
-const READY_WITHIN: Duration = Duration::from_mins(1);
+const READY_WITHIN: Duration = Duration::from_mins(2);
+
+/// How often is looked whether all programs run, while something waits for them.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
 const SERVICE_CIDR: &str = "10.96.0.0/16";
 const FIRST_SERVICE_ADDRESS: &str = "10.96.0.1";
 
@@ -57,7 +63,7 @@ impl ControlPlane {
     /// Starts etcd and the API server, and waits until the latter is ready.
     pub(super) async fn start(run: &Run, name: &str, parts: Parts) -> Result<(Self, Connection)> {
         let programs = vec![Program::Etcd, Program::KubeApiserver, Program::Kubectl];
-        let programs = assets::provide_all(programs).await?;
+        let programs = assets::provide_all(run, programs).await?;
         let [etcd, api_server, kubectl] = programs.try_into().expect("one path for each of three programs");
 
         let port = ports::free()?;
@@ -97,7 +103,7 @@ impl ControlPlane {
             Program::KubeScheduler,
             Program::Kwok,
         ];
-        let programs = assets::provide_all(programs).await?;
+        let programs = assets::provide_all(&self.setting.run, programs).await?;
         let [manager, scheduler, kwok] = programs.try_into().expect("one path for each of three programs");
         self.others.extend([
             self.setting.start_controller_manager(manager)?,
@@ -111,6 +117,22 @@ impl ControlPlane {
         &self.api_server
     }
 
+    /// Does `work`, and fails at once, with the end of its log, if one of the programs ends meanwhile.
+    pub(super) async fn while_all_run<T>(&self, work: BoxFuture<'_, Result<T>>) -> Result<T> {
+        let end = async {
+            loop {
+                std::iter::once(&self.api_server)
+                    .chain(&self.others)
+                    .try_for_each(Server::expect_running)?;
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        tokio::select! {
+            done = work => done,
+            ended = end => ended,
+        }
+    }
+
     /// Waits for `/readyz`.
     pub(super) async fn wait_for_api_server(&self) -> Result<()> {
         let client = http::client(self.setting.authority.certificate())?;
@@ -122,7 +144,8 @@ impl ControlPlane {
                 .await
                 .is_ok_and(|answer| answer.status().is_success())
         };
-        self.api_server.ready(READY_WITHIN, probe).await
+        self.while_all_run(self.api_server.ready(READY_WITHIN, probe).boxed())
+            .await
     }
 }
 

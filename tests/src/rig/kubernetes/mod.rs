@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use futures::FutureExt as _;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
@@ -29,10 +30,10 @@ use super::run::Run;
 use super::tls::Authority;
 
 /// How long the API server may take to establish a kind.
-const ESTABLISHED_WITHIN: Duration = Duration::from_secs(20);
+const ESTABLISHED_WITHIN: Duration = Duration::from_mins(1);
 
 /// How long the controllers may take to do their first work.
-const CONTROLLERS_WITHIN: Duration = Duration::from_secs(30);
+const CONTROLLERS_WITHIN: Duration = Duration::from_mins(2);
 
 /// The name under which the rig writes to the API server.
 const FIELD_MANAGER: &str = "rig";
@@ -81,12 +82,17 @@ impl Kubernetes {
     pub async fn start(run: &Run, name: &str, options: &Options) -> Result<Self> {
         let (mut control_plane, connection) = ControlPlane::start(run, name, options.parts).await?;
         let mut kubernetes = Self::connect(connection).await?;
-        kubernetes.install(&options.kinds).await?;
+        control_plane
+            .while_all_run(kubernetes.install(&options.kinds).boxed())
+            .await?;
         if control_plane.start_controllers().await? {
-            tokio::try_join!(
-                node::register(&kubernetes.client),
-                kubernetes.wait_for_default_account()
-            )?;
+            let first_work = async {
+                tokio::try_join!(
+                    node::register(&kubernetes.client),
+                    kubernetes.wait_for_default_account()
+                )
+            };
+            control_plane.while_all_run(first_work.boxed()).await?;
         }
         kubernetes.control_plane = Some(control_plane);
         Ok(kubernetes)

@@ -16,7 +16,7 @@ pub const READINESS_LABEL: &str = "rig.keyward.dev/readiness";
 pub const NEVER_READY: &str = "never";
 
 const NODE: &str = "rig-node";
-const READY_WITHIN: Duration = Duration::from_secs(30);
+const READY_WITHIN: Duration = Duration::from_mins(2);
 
 /// Creates the node and waits until kwok has made it ready.
 pub(super) async fn register(client: &kube::Client) -> Result<()> {

@@ -114,7 +114,7 @@ impl AccessLog {
         Ok(requests)
     }
 
-    /// How many of [`Self::logins`] were refused: 401 for what is wrong, 404 for a credential that is gone.
+    /// How many of [`Self::logins`] were refused for what they showed. A credential that is gone is 404, and is not counted.
     pub fn failed_logins(&self, mark: Mark, who: &str) -> Result<usize> {
         Ok(self
             .logins(mark, who)?

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::rig::cache;
+use crate::rig::keeper::Badge;
 use crate::rig::progress::Progress;
 
 const LOCK: &str = include_str!(concat!(
@@ -34,15 +35,16 @@ pub(super) struct Environment {
 }
 
 impl Environment {
-    /// The environment from the cache, made now if there is none. Blocks, for a minute if it must be made.
-    pub(super) fn provide() -> Result<Self> {
+    /// The environment from the cache, made now by processes that wear `badge` if there is none. Blocks, for a minute
+    /// if it must be made.
+    pub(super) fn provide(badge: &Badge) -> Result<Self> {
         let python = Python::find()?;
         let inputs = [
             ("requirements.lock", LOCK.as_bytes()),
             ("python", python.described.as_bytes()),
         ];
         let entry = cache::provide("openstack", &inputs, |staging, progress| {
-            make(&python, staging, progress)
+            make(&python, staging, progress, badge)
         })?;
         Ok(Self { folder: entry })
     }
@@ -62,6 +64,11 @@ impl Environment {
     pub(super) fn warm_files(&self) -> PathBuf {
         self.folder.join("warm")
     }
+}
+
+/// The true path of the Python that an environment is made of; how to get one where there is none.
+pub(super) fn look_for_python() -> Result<PathBuf> {
+    Python::find().map(|python| python.true_path())
 }
 
 /// An interpreter of the machine.
@@ -91,6 +98,11 @@ impl Python {
         )
     }
 
+    fn true_path(&self) -> PathBuf {
+        let path = self.described.split_once(' ').map_or("", |(_, path)| path);
+        PathBuf::from(path.trim_end())
+    }
+
     fn ask(program: &Path) -> Result<Self> {
         let shown = program.display();
         let answer = Command::new(program).args(["-c", WHO_ARE_YOU]).output();
@@ -118,10 +130,11 @@ fn is_fitting(described: &str) -> bool {
     FITTING.contains(&(major, minor))
 }
 
-fn make(python: &Python, staging: &Path, progress: &Progress) -> Result<()> {
+fn make(python: &Python, staging: &Path, progress: &Progress, badge: &Badge) -> Result<()> {
     progress.say("making a Python environment");
     let venv = staging.join("venv");
-    let made = Command::new(&python.program)
+    let made = badge
+        .command(&python.program)
         .args(["-m", "venv"])
         .arg(&venv)
         .output();
@@ -135,11 +148,12 @@ fn make(python: &Python, staging: &Path, progress: &Progress) -> Result<()> {
     std::fs::create_dir(staging.join("warm")).context("create a folder beside the environment")?;
     let lock = staging.join("requirements.lock");
     std::fs::write(&lock, LOCK).context("write the list of packages")?;
-    install(&venv.join("bin/python"), &lock, progress)
+    install(&venv.join("bin/python"), &lock, progress, badge)
 }
 
-fn install(python: &Path, lock: &Path, progress: &Progress) -> Result<()> {
-    let mut pip = Command::new(python)
+fn install(python: &Path, lock: &Path, progress: &Progress, badge: &Badge) -> Result<()> {
+    let mut pip = badge
+        .command(python)
         .args(["-m", "pip", "install", "--no-input", "--progress-bar=off"])
         // Everything is in the list, so nothing else may come in, and nothing is compiled here.
         .args([

@@ -260,6 +260,11 @@ impl OpenStack {
     }
 }
 
+/// The Python of this machine that the servers run with; how to get one where there is none.
+pub fn look_for_python() -> Result<PathBuf> {
+    environment::look_for_python()
+}
+
 /// The environment variables of everything that runs Python here, whatever the user has set for other work.
 fn surroundings(environment: &Environment, home: &Path) -> Vec<(&'static str, OsString)> {
     vec![

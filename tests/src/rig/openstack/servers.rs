@@ -8,12 +8,13 @@ use rustix::process::{Pid, Signal};
 
 use super::environment::Environment;
 use super::{Connection, Options, config, state, surroundings};
+use crate::rig::keeper::Badge;
 use crate::rig::process::{Launch, Server};
 use crate::rig::run::Run;
 use crate::rig::tls::{self, Authority};
 use crate::rig::{http, ports};
 
-const READY_WITHIN: Duration = Duration::from_secs(90);
+const READY_WITHIN: Duration = Duration::from_mins(5);
 const THREADS_OF_A_WORKER: &str = "4";
 
 const SCRIPTS: [(&str, &str); 2] = [
@@ -82,8 +83,8 @@ impl Servers {
             .save(&connection.folder, "server")?;
 
         let environment = {
-            let (connection, options) = (connection.clone(), options.clone());
-            let prepared = tokio::task::spawn_blocking(move || prepare(&connection, &options));
+            let (connection, options, badge) = (connection.clone(), options.clone(), run.badge());
+            let prepared = tokio::task::spawn_blocking(move || prepare(&connection, &options, &badge));
             prepared
                 .await
                 .context("the preparation of the servers panicked")??
@@ -128,7 +129,7 @@ impl Servers {
     }
 
     pub(super) async fn stop(&self, service: Service) -> Result<()> {
-        self.server(service).stop().await
+        self.server(service).stop().await.map(drop)
     }
 
     pub(super) async fn restart(&self, service: Service) -> Result<()> {
@@ -178,10 +179,10 @@ impl Servers {
 }
 
 /// Puts everything in place that the servers read. Blocks, for a minute on the first use of this machine.
-fn prepare(connection: &Connection, options: &Options) -> Result<Environment> {
-    let environment = Environment::provide()?;
+fn prepare(connection: &Connection, options: &Options, badge: &Badge) -> Result<Environment> {
+    let environment = Environment::provide(badge)?;
     let folder = &connection.folder;
-    let identity = state::restore(&environment, folder)?;
+    let identity = state::restore(&environment, folder, badge)?;
     let ca = ca_file(folder);
     let urls = config::Urls {
         keystone: &connection.keystone,

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use super::environment::Environment;
 use super::{Options, config};
 use crate::rig::cache;
+use crate::rig::keeper::Badge;
 
 const BOOTSTRAP: &str = include_str!(concat!(
     env!("CARGO_MANIFEST_DIR"),
@@ -65,8 +66,8 @@ impl Identity {
     }
 }
 
-/// Fills `folder` with the first state. Blocks, for some seconds if it has to be made.
-pub(super) fn restore(environment: &Environment, folder: &Path) -> Result<Identity> {
+/// Fills `folder` with the first state. Blocks, for some seconds if it has to be made by processes that wear `badge`.
+pub(super) fn restore(environment: &Environment, folder: &Path, badge: &Badge) -> Result<Identity> {
     let settings = settings(Path::new("/"));
     let inputs = [
         ("environment", environment.identity().as_bytes()),
@@ -77,7 +78,7 @@ pub(super) fn restore(environment: &Environment, folder: &Path) -> Result<Identi
     let entry = cache::provide("openstack-state", &inputs, |staging, progress| {
         progress.say("setting up Keystone and Barbican");
         let state = staging.join("state");
-        bootstrap(environment, &state)?;
+        bootstrap(environment, &state, badge)?;
         let mut archive = tar::Builder::new(File::create(staging.join(ARCHIVE))?);
         archive.append_dir_all(".", &state).context("archive the state")?;
         archive.finish().context("archive the state")?;
@@ -117,7 +118,7 @@ fn settings(folder: &Path) -> Settings {
     }
 }
 
-fn bootstrap(environment: &Environment, folder: &Path) -> Result<()> {
+fn bootstrap(environment: &Environment, folder: &Path, badge: &Badge) -> Result<()> {
     let settings = settings(folder);
     for (path, text) in [
         ("keystone/keystone.conf", settings.keystone.as_str()),
@@ -129,7 +130,8 @@ fn bootstrap(environment: &Environment, folder: &Path) -> Result<()> {
     let mut running = Vec::new();
     for service in ["keystone", "barbican"] {
         let home = folder.join(service);
-        let child = Command::new(environment.python())
+        let child = badge
+            .command(environment.python())
             .arg(folder.join("bootstrap.py"))
             .arg(service)
             .arg("--database")

@@ -16,7 +16,7 @@ use crate::rig::poll;
 
 /// How long Keystone may go on without a role that was given. It has been seen once; why is not known: there is one
 /// worker, and whatever it caches of roles is dropped when one is given.
-const ROLE_SEEN_WITHIN: Duration = Duration::from_secs(20);
+const ROLE_SEEN_WITHIN: Duration = Duration::from_mins(1);
 
 /// What it says until then.
 const ROLE_NOT_SEEN: &str = "Could not find role assignment";

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::rig::{http, poll};
 
 /// A new mount of version 2 upgrades itself before it answers.
-const MOUNTED_WITHIN: Duration = Duration::from_secs(20);
+const MOUNTED_WITHIN: Duration = Duration::from_mins(1);
 
 /// The store's API for one token.
 #[derive(Clone)]

@@ -152,7 +152,7 @@ impl Vault {
 
     /// Stops the server in good order.
     pub async fn stop(&self) -> Result<()> {
-        self.private()?.server().stop().await
+        self.private()?.server().stop().await.map(drop)
     }
 
     /// Starts the server after [`Self::stop`]; it comes up sealed.

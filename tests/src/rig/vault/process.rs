@@ -15,7 +15,7 @@ use crate::rig::run::Run;
 use crate::rig::tls::Authority;
 use crate::rig::{poll, ports};
 
-const READY_WITHIN: Duration = Duration::from_secs(30);
+const READY_WITHIN: Duration = Duration::from_mins(2);
 
 /// A server process that belongs to this program.
 pub(super) struct Instance {
@@ -34,7 +34,7 @@ impl Instance {
             Product::Vault => Program::Vault,
             Product::OpenBao => Program::OpenBao,
         };
-        let [program] = assets::provide_all(vec![program])
+        let [program] = assets::provide_all(run, vec![program])
             .await?
             .try_into()
             .expect("one path for one program");
