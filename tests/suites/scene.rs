@@ -469,6 +469,14 @@ impl<'a> Scene<'a> {
         .await
     }
 
+    /// Waits until this operator has tried an object, with or without success. What an earlier one wrote says nothing.
+    pub async fn tried(&self, operator: &Operator, name: &str) -> Result<()> {
+        poll::until(&format!("an attempt for {name}"), SOON, || async {
+            !self.state(operator, name, "nextRefresh").await.is_null()
+        })
+        .await
+    }
+
     /// What the operator knows of an object; null where it does not know the object yet.
     async fn state(&self, operator: &Operator, name: &str, field: &str) -> Value {
         let state = operator.state(&self.namespace, name).await;

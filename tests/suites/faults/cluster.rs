@@ -91,11 +91,10 @@ async fn an_operator_that_cannot_renew_its_lease_ends_and_its_successor_goes_on(
     .await?;
     ensure!(!ended.success(), "it ended as if it had been asked to: {ended}");
     // Kubernetes would start it again, also before the API server is back.
-    let restarted = clock::now();
+    let (restarted, mark) = (clock::now(), scene.vault.audit().mark()?);
     operator.process().start()?;
     kubernetes.start_api_server().await?;
     operator.ready().await?;
-    let mark = scene.vault.audit().mark()?;
     many.looked_since(&operator, restarted).await?;
     assert_eq!(value_reads(&scene, mark)?, 0, "what is known is not read again");
     assert_eq!(many.count_holding("first").await?, OBJECTS);

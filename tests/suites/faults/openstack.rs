@@ -61,6 +61,9 @@ async fn barbican_and_keystone_are_waited_out(case: Case) -> Result<()> {
     operator.stop().await?;
     operator.process().start()?;
     operator.ready().await?;
+    for number in 0..OBJECTS {
+        scene.tried(&operator, &format!("app-{number}")).await?;
+    }
     until_all(&scene, "StoreUnavailable").await?;
     scene.holds("app-0", &[("value", "first")]).await?;
 

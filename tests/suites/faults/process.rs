@@ -44,10 +44,15 @@ async fn a_restart_reads_no_value_and_writes_nothing(case: Case) -> Result<()> {
     let many = Many::new(&scene, "kept", 10);
     many.write("first").await?;
     deployment(&scene, "consumer").await?;
-    let consumers = json!({"consumers": [{"kind": "Deployment", "name": "consumer"}]});
-    many.declare("vault", &consumers).await?;
+    many.declare_each("vault", |number| match number {
+        0 => json!({"consumers": [{"kind": "Deployment", "name": "consumer"}]}),
+        _ => json!({}),
+    })
+    .await?;
     many.hold("first").await?;
-    many.until("rolled out", rolled_out).await?;
+    many.reason("Synced").await?;
+    scene.until(&many.object(0), "rolled out", rolled_out).await?;
+    scene.store_reason("vault", "StoreReady").await?;
     let before = generation(&scene, "consumer").await?;
 
     let store_mark = scene.vault.audit().mark()?;
@@ -118,6 +123,7 @@ async fn a_killed_operator_restarts_each_consumer_once_for_each_value(case: Case
     })
     .await?;
 
+    let mut asked = String::new();
     for kill in 0..KILLS {
         // Somewhere between the first and the last write of a round: no two rounds end at the same point.
         let enough = (kill + 1) * 30 / (KILLS + 1);
@@ -131,11 +137,16 @@ async fn a_killed_operator_restarts_each_consumer_once_for_each_value(case: Case
         operator.process().kill()?;
         many.write(&format!("value-{}", kill + 1)).await?;
         operator.process().start()?;
-        many.refresh().await?;
+        asked = many.refresh().await?;
     }
     let last = format!("value-{KILLS}");
     many.hold(&last).await?;
-    many.until("rolled out", rolled_out).await?;
+    // A rollout that is told together with the last request is one of the last value.
+    many.until("rolled out", |object| {
+        let status = object.status.as_ref();
+        status.is_some_and(|status| status.handled_refresh.as_deref() == Some(&asked)) && rolled_out(object)
+    })
+    .await?;
     many.reason("Synced").await?;
 
     let mut wanted: BTreeMap<String, String> = BTreeMap::new();
@@ -219,7 +230,7 @@ async fn two_operators_leave_each_other_alone(case: Case) -> Result<()> {
     Ok(())
 }
 
-/// Writes of the scene's operator since `mark`, its lease and its events apart.
+/// Writes of the scene's operator since `mark`, but for its lease and the tokens that it asks for.
 async fn writes(scene: &Scene<'_>, mark: Mark) -> Result<Vec<ApiRequest>> {
     let user = format!("system:serviceaccount:{}:keyward", scene.namespace);
     let requests = scene.kubernetes.audit().since(mark).await?;

@@ -67,7 +67,10 @@ async fn a_lost_lease_ends_the_operator(case: Case) -> Result<()> {
     .await?;
     assert!(!ended.success(), "it says that this was not asked for: {ended}");
     let log = operator.process().read_log()?;
-    assert!(log.contains("lease"), "the reason is logged");
+    assert!(
+        log.contains("the lease was taken by `somebody-else`"),
+        "the reason is not logged"
+    );
     assert_eq!(
         holder(&scene).await?,
         "somebody-else",

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use chrono::{DateTime, TimeDelta, Utc};
+use keyward::runtime::clock::now;
 use keyward_crds::StoreStatus;
 use keyward_tests::harness::{Case, Suite};
 use keyward_tests::operator::{Operator, Settings};
@@ -119,7 +120,7 @@ async fn an_insecure_choice_ends_at_its_expiry(case: Case) -> Result<()> {
     scene.write("apps/db", &json!({"password": "first"})).await?;
     let operator = scene.operator_with(&permissive(&scene)).await?;
     scene.store_reason("vault", "StoreReady").await?;
-    let mut spec = skipping(&scene, now() + TimeDelta::seconds(8))?;
+    let mut spec = skipping(&scene, now() + TimeDelta::seconds(20))?;
     scene.store("brief", &spec).await?;
     scene.synced_from("db", "brief", "apps/db").await?;
     scene.ready("db").await?;
@@ -228,8 +229,4 @@ async fn plain_http(vault: &Vault) -> Result<SocketAddr> {
 
 fn in_an_hour() -> DateTime<Utc> {
     now() + TimeDelta::hours(1)
-}
-
-fn now() -> DateTime<Utc> {
-    std::time::SystemTime::now().into()
 }

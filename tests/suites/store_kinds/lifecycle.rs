@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use chrono::{DateTime, TimeDelta, Utc};
+use keyward::runtime::clock::now;
 use keyward_crds::{SecretStore, SyncedSecret};
 use keyward_tests::harness::{Case, Suite};
 use keyward_tests::operator::Operator;
@@ -124,8 +125,4 @@ async fn next_try(scene: &Scene<'_>, operator: &Operator, name: &str) -> Result<
     let state = operator.state(&scene.namespace, name).await?;
     let next = state["nextRefresh"].as_str().context("no next try is planned")?;
     Ok(next.parse()?)
-}
-
-fn now() -> DateTime<Utc> {
-    std::time::SystemTime::now().into()
 }

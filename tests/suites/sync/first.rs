@@ -102,6 +102,7 @@ async fn an_unchanged_refresh_costs_one_metadata_read_and_nothing_else(case: Cas
     let operator = scene.operator().await?;
     scene.synced("db", &often(&[path("apps/db")])).await?;
     scene.ready("db").await?;
+    scene.store_reason("vault", "StoreReady").await?;
 
     let (store, cluster) = (
         scene.vault.audit().mark()?,
@@ -207,6 +208,7 @@ async fn a_refresh_of_kv_version_1_reads_the_value_once_for_everybody(case: Case
         scene.synced(name, &often(&[path("apps/db")])).await?;
         scene.ready(name).await?;
     }
+    scene.store_reason("vault", "StoreReady").await?;
     let (store, cluster) = (
         scene.vault.audit().mark()?,
         scene.kubernetes.audit().mark().await?,

@@ -115,14 +115,10 @@ async fn remove_keys_takes_the_keys_of_the_deleted_source_alone(case: Case) -> R
         .holds("both", &[("password", "second"), ("token", "t")])
         .await?;
     scene.ready("both").await?;
-    ensure!(
-        operator
-            .metric("keyward_secret_writes_total", "operation=\"Update\"")
-            .await?
-            >= 3.0,
-        "each of the three changes is counted"
-    );
-    Ok(())
+    // Each of the three changes is counted.
+    operator
+        .counted("keyward_secret_writes_total", "operation=\"Update\"", 3.0)
+        .await
 }
 
 async fn delete_secret_deletes_it_and_brings_it_back(case: Case) -> Result<()> {
@@ -134,13 +130,9 @@ async fn delete_secret_deletes_it_and_brings_it_back(case: Case) -> Result<()> {
     })
     .await?;
     removed(&scene, "db", "path `apps/db` is deleted in the store").await?;
-    ensure!(
-        operator
-            .metric("keyward_secret_writes_total", "operation=\"Release\"")
-            .await?
-            >= 1.0,
-        "the removal is counted"
-    );
+    operator
+        .counted("keyward_secret_writes_total", "operation=\"Release\"", 1.0)
+        .await?;
     scene
         .vault
         .api()

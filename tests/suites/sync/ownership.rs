@@ -12,7 +12,7 @@ use keyward_tests::rig::vault::Kv;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-use crate::scene::{SOON, Scene, often_with, path};
+use crate::scene::{FIRST, SOON, Scene, often_with, path};
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::tests!(
@@ -33,8 +33,6 @@ pub(super) fn register(suite: &mut Suite) {
         an_immutable_secret_is_told,
     );
 }
-
-const FIRST: [(&str, &str); 1] = [("password", "first")];
 
 async fn a_foreign_secret_is_left_alone(case: Case) -> Result<()> {
     let scene = seeded(&case).await?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule, Role};
 use keyward_tests::harness::{Case, Suite};
@@ -27,18 +27,29 @@ async fn the_operator_has_the_rights_it_uses_and_no_other(case: Case) -> Result<
     let scene = Scene::on(&case, &kubernetes, case.vault().await?, Kv::V2).await?;
     let operator = scene.operator_of_all().await?;
     be_busy(&scene).await?;
-    // A watch is in the log once it has ended.
     operator.stop().await?;
 
     let account = format!("system:serviceaccount:{}:keyward", scene.namespace);
-    let asked = kubernetes.audit().since(mark).await?;
-    let asked: Vec<_> = asked.iter().filter(|request| request.user == account).collect();
-    let refused: Vec<_> = asked.iter().filter(|request| request.status == 403).collect();
-    ensure!(refused.is_empty(), "{refused:?}");
-    let used: BTreeSet<Right> = asked.iter().flat_map(|request| rights_of(request)).collect();
+    let asked = async || {
+        let mut asked = kubernetes.audit().since(mark).await?;
+        asked.retain(|request| request.user == account);
+        anyhow::Ok(asked)
+    };
     let granted = granted()?;
-    let idle: Vec<_> = granted.difference(&used).collect();
-    ensure!(idle.is_empty(), "granted and never used: {idle:?}");
+    let idle = async || {
+        let used: BTreeSet<Right> = asked().await?.iter().flat_map(rights_of).collect();
+        anyhow::Ok(granted.difference(&used).cloned().collect::<Vec<_>>())
+    };
+    // A watch is in the log some time after its connection was closed.
+    let all_used = poll::until("every right to be used", SOON, async || {
+        idle().await.is_ok_and(|idle| idle.is_empty())
+    });
+    if all_used.await.is_err() {
+        bail!("granted and never used: {:?}", idle().await?);
+    }
+    let mut refused = asked().await?;
+    refused.retain(|request| request.status == 403);
+    ensure!(refused.is_empty(), "{refused:?}");
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use keyward_crds::SecretStore;
 use keyward_tests::harness::{Case, Suite};
+use keyward_tests::operator::Operator;
 use keyward_tests::rig::openstack::{NewSecret, Service};
 use keyward_tests::rig::poll;
 use kube::api::Api;
@@ -39,13 +40,14 @@ async fn of_many_wrong_passwords_of_one_user_two_are_sent(case: Case) -> Result<
         .credential("right", &json!({"password": tenant.password}))
         .await?;
     scene.store("right", &cloud.by_password("right")).await?;
-    let _second = scene.operator().await?;
+    let second = scene.operator().await?;
     let status = scene.store_reason("right", "LoginDelayed").await?;
     let message = store_message(&status)?;
     ensure!(
         message.contains("the last 2 passwords of this user") && message.contains("not sent before 20"),
         "{message}"
     );
+    tried(&second, WRONG.len() + 1).await?;
     assert_eq!(refused(scene).await?, 2);
     assert_eq!(log.logins(mark, &tenant.user)?.len(), 2);
 
@@ -78,16 +80,26 @@ async fn a_proven_password_is_sent_whatever_others_were_refused(case: Case) -> R
     first.stop().await?;
 
     let before = log.logins(mark, &tenant.user)?.len();
-    let _second = scene.operator().await?;
+    let second = scene.operator().await?;
     poll::until("a login with the proven password", SOON, || async {
         let logins = log.logins(mark, &tenant.user).unwrap_or_default();
         logins[before..].iter().any(|login| login.status == 201)
     })
     .await?;
     // It ends the count at Keystone, and so here: two more may be sent.
+    tried(&second, WRONG.len()).await?;
     ensure!(log.failed_logins(mark, &tenant.user)? <= 4);
     scene.store_reason("right", "StoreReady").await?;
     Ok(())
+}
+
+/// Waits until an operator has tried so many stores in vain. Their statuses, an earlier one's work, say as before.
+async fn tried(operator: &Operator, stores: usize) -> Result<()> {
+    let stores = f64::from(u32::try_from(stores)?);
+    let failures = "kind=\"SecretStore\",outcome=\"Failure\"";
+    operator
+        .counted("keyward_reconciles_total", failures, stores)
+        .await
 }
 
 /// Makes a store for each wrong password, all of the tenant's user.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use keyward_crds::SecretStore;
 use keyward_tests::harness::{Case, Suite};
-use keyward_tests::operator::{Operator, Settings};
+use keyward_tests::operator::Settings;
 use keyward_tests::rig::openstack::{CredentialTerms, NewSecret, Options, Service, What};
 use keyward_tests::rig::poll;
 use keyward_tests::rig::tls::Authority;
@@ -13,7 +13,7 @@ use kube::api::{Api, DeleteParams};
 use serde_json::json;
 
 use super::{Cloud, copy_of};
-use crate::scene::{SOON, Scene, message_of};
+use crate::scene::{SOON, message_of};
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::tests!(
@@ -271,7 +271,9 @@ async fn stores_that_share_a_bad_password_cause_one_failed_login(case: Case) -> 
     scene.credential("new", &json!({"password": "wrong"})).await?;
     scene.store("newcomer", &cloud.by_password("new")).await?;
     scene.store_reason("newcomer", "CredentialRejected").await?;
-    scene.looked_at(&second, &names).await?;
+    for name in &names {
+        scene.tried(&second, name).await?;
+    }
     assert_eq!(log.failed_logins(mark, &tenant.user)?, 1);
 
     // The user was never locked out.
@@ -340,18 +342,4 @@ async fn a_short_token_is_renewed(case: Case) -> Result<()> {
     );
     key_manager.delete(&id).await?;
     Ok(())
-}
-
-impl Scene<'_> {
-    /// Waits until an operator has tried each of these and failed.
-    async fn looked_at(&self, operator: &Operator, names: &[String]) -> Result<()> {
-        for name in names {
-            poll::until(name, SOON, || async {
-                let state = operator.state(&self.namespace, name).await;
-                state.is_ok_and(|state| !state["nextRefresh"].is_null())
-            })
-            .await?;
-        }
-        Ok(())
-    }
 }
