@@ -131,7 +131,7 @@ async fn delete_secret_deletes_it_and_brings_it_back(case: Case) -> Result<()> {
     .await?;
     removed(&scene, "db", "path `apps/db` is deleted in the store").await?;
     operator
-        .counted("keyward_secret_writes_total", "operation=\"Release\"", 1.0)
+        .counted("keyward_secret_writes_total", "operation=\"Delete\"", 1.0)
         .await?;
     scene
         .vault
