@@ -8,6 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::reason::Reason;
+use crate::shown::on_one_line;
 
 /// How a fault should be treated, independent of which system produced it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,12 +49,12 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// A fault with neither advice nor request id yet.
+    /// A fault with neither advice nor request id yet. Whatever names are in its message, it stays one line.
     pub fn new(class: Class, reason: Reason, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
             class,
             reason,
-            message: message.into(),
+            message: on_one_line(message.into()),
             advice: Cow::Borrowed(""),
             request_id: None,
             retry_after: None,
@@ -63,14 +64,15 @@ impl Fault {
     /// Adds what the user should do next.
     #[must_use]
     pub fn advise(mut self, advice: impl Into<Cow<'static, str>>) -> Self {
-        self.advice = advice.into();
+        self.advice = on_one_line(advice.into());
         self
     }
 
-    /// Adds the other side's request id.
+    /// Adds the other side's request id, where it looks like one: whoever answers chooses it.
     #[must_use]
     pub fn with_request_id(mut self, id: Option<String>) -> Self {
-        self.request_id = id;
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        self.request_id = id.filter(|id| (1..=128).contains(&id.len()) && id.chars().all(plain));
         self
     }
 
@@ -84,7 +86,8 @@ impl Fault {
     /// Says what it is about, unless it says so already.
     #[must_use]
     pub fn about(mut self, what: &str) -> Self {
-        if !self.message.contains(what) {
+        let what = on_one_line(what.to_owned().into());
+        if !self.message.contains(&*what) {
             self.message = format!("{what}: {}", self.message).into();
         }
         self
@@ -146,5 +149,24 @@ mod tests {
         let about = fault.about("path `apps/db`");
         assert_eq!(about.message, "path `apps/db`: the store timed out");
         assert_eq!(about.clone().about("path `apps/db`"), about);
+    }
+
+    #[test]
+    fn no_name_in_it_begins_another_line() {
+        let fault = Fault::new(
+            Class::Absent,
+            Reason::RemoteNotFound,
+            "`a\n2026 INFO ready` is not there",
+        )
+        .advise("write `a\r`")
+        .about("secret `a\n2026 INFO ready`");
+        assert_eq!(
+            fault.to_string(),
+            r"secret `a\n2026 INFO ready`: `a\n2026 INFO ready` is not there; write `a\r`"
+        );
+        for (id, kept) in [("req-1.a_B", true), ("", false), ("a b", false), ("a\nb", false)] {
+            let fault = fault.clone().with_request_id(Some(id.to_owned()));
+            assert_eq!(fault.request_id.is_some(), kept, "{id}");
+        }
     }
 }

@@ -12,4 +12,5 @@ pub mod pace;
 pub mod reason;
 pub mod schedule;
 pub mod secret;
+pub mod shown;
 pub mod sync;

@@ -18,6 +18,7 @@ use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 use keyward_core::fault::Fault;
 use keyward_core::secret::SecretBytes;
+use keyward_core::shown::Shown;
 pub use keyward_core::sync::absence::Absence;
 pub use keyward_core::sync::payload::Payload;
 
@@ -60,10 +61,10 @@ impl Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Path(path) => write!(f, "path `{path}`"),
-            Self::Name(name) => write!(f, "secret `{name}`"),
-            Self::Uuid(id) => write!(f, "secret {id}"),
-            Self::Container(id) => write!(f, "container {id}"),
+            Self::Path(path) => write!(f, "path `{}`", Shown::whole(path)),
+            Self::Name(name) => write!(f, "secret `{}`", Shown::whole(name)),
+            Self::Uuid(id) => write!(f, "secret {}", Shown::whole(id)),
+            Self::Container(id) => write!(f, "container {}", Shown::whole(id)),
         }
     }
 }
@@ -240,5 +241,14 @@ mod tests {
     fn a_match_is_called_by_its_name() {
         assert_eq!(found(Place::Path("apps/db".into())).shown(), "path `apps/db`");
         assert_eq!(found(Place::Uuid("3d0b".into())).shown(), "secret `apps/db`");
+    }
+
+    #[test]
+    fn a_name_cannot_forge_a_log_line() {
+        let name = "db\n2026-01-01 INFO synced".to_owned();
+        for place in [Place::Path(name.clone()), Place::Name(name.clone())] {
+            let shown = place.to_string();
+            assert!(!shown.contains('\n') && shown.contains(r"db\n2026"), "{shown}");
+        }
     }
 }
