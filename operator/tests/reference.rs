@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use clap::Args as _;
 use keyward_core::reason::Reason;
-use keyward_core::sync::template::{FUNCTIONS, TESTS};
+use keyward_core::sync::template::{self, FUNCTIONS, TESTS};
+use keyward_core::sync::{allowance, fields};
 
 #[test]
 fn every_reason_is_explained_in_order() {
@@ -30,6 +31,46 @@ fn every_function_and_test_of_templates_is_listed_as_the_code_documents_it() {
         .map(|(name, line)| ((*name).to_owned(), (*line).to_owned()))
         .collect();
     assert_eq!(listed, known);
+}
+
+#[test]
+fn limits_are_those_of_the_code() {
+    let listed = |page: &str| -> Vec<String> {
+        let page = self::page(page);
+        let section = page.split_once("Limits\n\n").expect("the page has limits").1;
+        let rows = section.lines().skip_while(|line| !line.starts_with("|---"));
+        let rows = rows.skip(1).take_while(|line| line.starts_with('|'));
+        let cells = rows.filter_map(|row| row.trim_end_matches(" |").rsplit_once(" | "));
+        cells.map(|(_, value)| value.to_owned()).collect()
+    };
+    let bytes = |bytes: usize| match bytes / 1024 {
+        kibibytes if kibibytes < 1024 => format!("{kibibytes} KiB"),
+        kibibytes => format!("{} MiB", kibibytes / 1024),
+    };
+    let number = |number: usize| match (number / 1000, number % 1000) {
+        (0, rest) => rest.to_string(),
+        (thousands, rest) => format!("{thousands},{rest:03}"),
+    };
+    let templates = [
+        bytes(template::MAX_SOURCE),
+        bytes(template::MAX_SOURCES),
+        bytes(template::MAX_OUTPUT),
+        number(template::MAX_STEPS as usize),
+        bytes(template::MAX_WORK),
+        number(template::MAX_TAG_OPERATORS),
+        number(template::MAX_NESTING),
+        number(template::MAX_NAME),
+        number(usize::try_from(template::MAX_RANGE).unwrap()),
+    ];
+    assert_eq!(listed("reference/templates.md"), templates);
+    let kinds = [
+        bytes(allowance::MAX_SECRET_BYTES),
+        bytes(allowance::MAX_TEMPLATE_VALUES),
+        number(allowance::MAX_KEYS),
+        number(fields::MAX_FIELD_DEPTH),
+        bytes(allowance::MAX_READ),
+    ];
+    assert_eq!(listed("reference/kinds.md"), kinds);
 }
 
 #[test]

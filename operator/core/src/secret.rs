@@ -35,6 +35,14 @@ impl SecretBytes {
         std::str::from_utf8(&self.0).ok()
     }
 
+    /// The same buffer as text, where it is UTF-8.
+    pub(crate) fn into_text(mut self) -> Result<Zeroizing<String>, Self> {
+        match String::from_utf8(std::mem::take(&mut *self.0)) {
+            Ok(text) => Ok(Zeroizing::new(text)),
+            Err(not_text) => Err(Self::new(not_text.into_bytes())),
+        }
+    }
+
     /// A second buffer with the same bytes, said out loud because it doubles what must be wiped.
     #[must_use]
     pub fn duplicate(&self) -> Self {
@@ -92,6 +100,16 @@ mod tests {
         assert!(!secret.same_as(b"abd"));
         assert!(!secret.same_as(b"ab"));
         assert!(!secret.same_as(b"abcd"));
+    }
+
+    #[test]
+    fn text_is_the_same_buffer() {
+        let secret = SecretBytes::from("value");
+        let at = secret.expose().as_ptr();
+        let text = secret.into_text().ok().unwrap();
+        assert_eq!((text.as_ptr(), text.as_str()), (at, "value"));
+        let bytes = SecretBytes::new(vec![0xff, 1]).into_text().err().unwrap();
+        assert!(bytes.same_as(&[0xff, 1]));
     }
 
     #[test]

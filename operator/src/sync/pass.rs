@@ -221,7 +221,7 @@ impl Pass<'_> {
                 ..Done::at_rest(status, state)
             });
         }
-        let rendered = render::render(plan, &spec.target.type_, &read.values, self.fingerprints)?;
+        let rendered = render::render(plan, &spec.target.type_, &read.values, self.fingerprints).await?;
         if spec.mode == Mode::Observe {
             let before = secret.before(rendered.is_as_written(&old));
             let pending = observe::difference(before, rendered.data.len());

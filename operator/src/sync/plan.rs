@@ -9,7 +9,7 @@ use keyward_core::sync::fields::{Extraction, FieldChoice, FieldPath, FieldSelect
 use keyward_core::sync::find::NamePattern;
 use keyward_core::sync::keys::{ConflictRule, DataKey};
 use keyward_core::sync::path::RemotePath;
-use keyward_core::sync::template::Template;
+use keyward_core::sync::template::{Compiler, Template};
 use keyward_crds::SyncedSecret;
 use keyward_crds::synced_secret as api;
 
@@ -110,10 +110,14 @@ impl SourcePlan {
 pub fn parse(key: &ObjectKey, object: &SyncedSecret) -> Outcome<Plan> {
     let spec = &object.spec;
     let template = spec.target.template.clone().unwrap_or_default();
+    let mut compiler = Compiler::default();
     let mut data = Vec::with_capacity(template.data.len());
     for (name, source) in &template.data {
         let data_key = DataKey::parse(name.as_str())?;
-        data.push((data_key, compile(&format!("template.data.{name}"), source)?));
+        data.push((
+            data_key,
+            compiler.compile(format!("template.data.{name}"), source)?,
+        ));
     }
     Ok(Plan {
         target: target_of(key, object),
@@ -126,8 +130,8 @@ pub fn parse(key: &ObjectKey, object: &SyncedSecret) -> Outcome<Plan> {
         conflict: translate::conflict_rule(spec.conflict),
         keep_sources: template.keep_sources || data.is_empty(),
         data,
-        labels: compile_all("template.labels", &template.labels)?,
-        annotations: compile_all("template.annotations", &template.annotations)?,
+        labels: compile_all(&mut compiler, "template.labels", &template.labels)?,
+        annotations: compile_all(&mut compiler, "template.annotations", &template.annotations)?,
     })
 }
 
@@ -157,15 +161,18 @@ fn parse_source(key: &ObjectKey, index: usize, source: &api::Source) -> Outcome<
         (.., Some(find)) => parse_find(index, find)?,
         _ => return Err(invalid(format!("sources[{index}] names nothing to read"))),
     };
+    let extraction = Extraction {
+        selection: parse_selection(index, source)?,
+        prefix: source.prefix.clone().unwrap_or_default(),
+        decode: translate::decode(source.decode),
+    };
+    let checked = extraction.check().map_err(Fault::from);
+    checked.map_err(|fault| fault.about(&format!("sources[{index}]")))?;
     Ok(SourcePlan {
         store: StoreKey::referred(&key.namespace, &source.store_ref),
         wanted,
         granted_as,
-        extraction: Extraction {
-            selection: parse_selection(index, source)?,
-            prefix: source.prefix.clone().unwrap_or_default(),
-            decode: translate::decode(source.decode),
-        },
+        extraction,
     })
 }
 
@@ -208,19 +215,98 @@ fn parse_selection(index: usize, source: &api::Source) -> Outcome<FieldSelection
 }
 
 fn compile_all(
+    compiler: &mut Compiler,
     field: &str,
     sources: &std::collections::BTreeMap<String, String>,
 ) -> Outcome<Vec<(String, Template)>> {
-    let compiled = sources
-        .iter()
-        .map(|(name, source)| Ok((name.clone(), compile(&format!("{field}.{name}"), source)?)));
-    compiled.collect()
-}
-
-fn compile(name: &str, source: &str) -> Outcome<Template> {
-    Ok(Template::compile(name, source)?)
+    let templates = sources.iter().map(|(name, source)| {
+        let template = compiler.compile(format!("{field}.{name}"), source)?;
+        Ok((name.clone(), template))
+    });
+    templates.collect()
 }
 
 fn invalid(message: String) -> Fault {
     Fault::new(Class::Permanent, Reason::SpecInvalid, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn parsed(source: &Value, target: &Value) -> Outcome<Plan> {
+        let mut source = source.clone();
+        source["storeRef"] = json!({"name": "store"});
+        let object = json!({
+            "apiVersion": "keyward.dev/v1alpha1", "kind": "SyncedSecret",
+            "metadata": {"namespace": "apps", "name": "object"},
+            "spec": {"sources": [source], "target": target},
+        });
+        let object: SyncedSecret = serde_json::from_value(object).unwrap();
+        parse(&ObjectKey::new("apps", "object"), &object)
+    }
+
+    fn refused(source: &Value, target: &Value) -> Fault {
+        let plan = parsed(source, target);
+        plan.err()
+            .unwrap_or_else(|| panic!("{source} {target} must be refused"))
+    }
+
+    #[test]
+    fn what_no_value_could_satisfy_is_refused_before_anything_is_asked() {
+        let field = |field: &str| json!({"field": field});
+        for (source, reason) in [
+            (json!({"path": "a", "key": ".."}), Reason::KeyInvalid),
+            (
+                json!({"path": "a", "prefix": "p".repeat(128), "key": "k".repeat(126)}),
+                Reason::KeyInvalid,
+            ),
+            (
+                json!({"path": "a", "fields": [field("a.user name")]}),
+                Reason::KeyInvalid,
+            ),
+            (
+                json!({"path": "a", "fields": [field("a.user"), field("b.user")]}),
+                Reason::KeyConflict,
+            ),
+        ] {
+            let fault = refused(&source, &json!({}));
+            assert_eq!(fault.reason, reason, "{source}");
+            assert!(fault.message.starts_with("sources[0]: "), "{fault}");
+        }
+    }
+
+    #[test]
+    fn the_sources_of_all_templates_are_bounded() {
+        let source = "x".repeat(40_000);
+        let of = |n: usize| {
+            let data: Value = (0..n).map(|n| (format!("k{n}"), json!(source))).collect();
+            json!({"template": {"data": data}})
+        };
+        assert!(parsed(&json!({"path": "a"}), &of(6)).is_ok());
+        let fault = refused(&json!({"path": "a"}), &of(7));
+        assert_eq!(fault.reason, Reason::TemplateLimit);
+    }
+
+    #[test]
+    fn no_name_in_a_spec_forges_a_line() {
+        let name = "n\n2026-01-01 INFO synced";
+        for (source, target) in [
+            (json!({"path": name}), json!({})),
+            (
+                json!({"path": "a", "fields": [{"field": format!("{name}.")}]}),
+                json!({}),
+            ),
+            (
+                json!({"path": "a"}),
+                json!({"template": {"labels": {name: "{{"}}}),
+            ),
+            (json!({"path": "a"}), json!({"template": {"data": {name: "x"}}})),
+        ] {
+            let shown = refused(&source, &target).to_string();
+            assert!(!shown.contains('\n') && shown.contains(r"n\n2026"), "{shown}");
+        }
+    }
 }

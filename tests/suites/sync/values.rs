@@ -183,7 +183,7 @@ async fn a_secret_over_one_mebibyte_keeps_the_last_one(case: Case) -> Result<()>
 
     let more = format!("{half}m");
     scene.write("apps/two", &json!({"two": more})).await?;
-    let words = format!("the values have {} bytes together", MEBIBYTE + 1);
+    let words = format!("more bytes together than the {MEBIBYTE} that a Secret holds");
     scene.told(&operator, "large", "SecretTooLarge", &words).await?;
     scene.holds("large", &[("one", &half), ("two", &half)]).await?;
     scene.write("apps/two", &json!({"two": "small"})).await?;

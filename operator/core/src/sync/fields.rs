@@ -3,19 +3,25 @@
 //! Text rules for JSON fields: a string is taken without its quotes; a number exactly as it was written; `true` and
 //! `false` as these words; an object or array as JSON without white space; `null` counts as absent.
 
-use std::fmt;
-use std::str::FromStr;
+use std::collections::BTreeSet;
 
 use crate::fault::{Class, Fault};
 use crate::reason::Reason;
 use crate::secret::SecretBytes;
+use crate::sync::allowance::{Effort, Holder, MAX_KEYS, MAX_READ, Room};
 use crate::sync::decode::Decode;
-use crate::sync::json::{Json, JsonError, Shape};
+use crate::sync::json::{Json, Shape};
 use crate::sync::keys::{DataKey, DataMap, KeyError};
 use crate::sync::payload::Payload;
 
+mod path;
+
 #[cfg(test)]
 mod tests;
+
+pub use path::{FieldPath, FieldPathError, MAX_FIELD_DEPTH};
+
+use path::locate;
 
 /// What one source takes from a value, and how its keys are called.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -54,14 +60,6 @@ pub struct FieldChoice {
     pub decode: Option<Decode>,
 }
 
-/// The way to a field through nested objects and arrays, written `a.b.0`; `\.` is a dot and `\\` a backslash
-/// inside a name.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct FieldPath(Vec<String>);
-
-/// The deepest field path that is accepted.
-pub const MAX_FIELD_DEPTH: usize = 32;
-
 /// A value from which the declared keys cannot be made. Names fields, never values.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FieldError {
@@ -88,167 +86,183 @@ pub enum FieldError {
     /// Two chosen fields lead to the same key.
     #[error("two fields of the same source become the key `{0}`")]
     SameKey(DataKey),
+    /// The fields of all sources lie too deep in values that are too large.
+    #[error("finding and taking what is chosen means to read more than {MAX_READ} bytes of stored values")]
+    TooMuchToRead,
     /// Kubernetes refuses a key name.
     #[error(transparent)]
     Key(#[from] KeyError),
 }
 
-/// A text that is not a field path.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "expected a field path such as `a.b.0`: no empty names, at most {MAX_FIELD_DEPTH} of them, `\\` only before `.` or `\\`"
-)]
-pub struct FieldPathError;
-
 impl Extraction {
-    /// Makes the keys of `payload`.
-    pub fn apply(&self, payload: &Payload) -> Result<DataMap, FieldError> {
-        let mut keys = DataMap::new();
-        match (&self.selection, payload) {
-            (FieldSelection::Whole { key }, Payload::Bytes(bytes)) => {
-                self.add(&mut keys, key, key, self.decode, bytes.expose())?;
+    /// Refuses what no value could ever satisfy.
+    pub fn check(&self) -> Result<(), FieldError> {
+        let mut keys = BTreeSet::new();
+        match &self.selection {
+            FieldSelection::All => {}
+            FieldSelection::Whole { key } => {
+                self.key(key)?;
             }
-            (FieldSelection::Whole { key }, Payload::Json(bytes)) => {
-                let text = parse(bytes)?.compact();
-                self.add(&mut keys, key, key, self.decode, &text)?;
-            }
-            (FieldSelection::Whole { .. }, Payload::Parts(_)) => return Err(FieldError::ContainerAsWhole),
-            (FieldSelection::All, Payload::Bytes(_)) => return Err(FieldError::KeyMissing),
-            (FieldSelection::All, Payload::Json(bytes)) => {
-                for (name, value) in object(parse(bytes)?)? {
-                    if let Some(text) = text_of(value, &name)? {
-                        self.add(&mut keys, &name, &name, self.decode, text.expose())?;
+            FieldSelection::Fields(choices) => {
+                for choice in choices {
+                    if let Some(twice) = keys.replace(self.key(choice.key())?) {
+                        return Err(FieldError::SameKey(twice));
                     }
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Makes the keys of `payload` for `holder`, with what is left of `effort`.
+    pub fn apply(
+        &self,
+        payload: &Payload,
+        holder: Holder,
+        effort: &mut Effort,
+    ) -> Result<DataMap, FieldError> {
+        let mut taken = Taken {
+            room: Room::of(holder),
+            keys: DataMap::new(),
+            effort,
+        };
+        match (&self.selection, payload) {
+            (FieldSelection::Whole { key }, Payload::Bytes(bytes)) => {
+                taken.bytes(self.key(key)?, key, self.decode, bytes)?;
+            }
+            (FieldSelection::Whole { key }, Payload::Json(bytes)) => {
+                let json = parse(bytes, taken.effort)?;
+                taken.effort.read(json.len())?;
+                taken.add(self.key(key)?, key, self.decode, &json.compact())?;
+            }
+            (FieldSelection::Whole { .. }, Payload::Parts(_)) => return Err(FieldError::ContainerAsWhole),
+            (FieldSelection::All, Payload::Bytes(_)) => return Err(FieldError::KeyMissing),
+            (FieldSelection::All, Payload::Json(bytes)) => self.all_members(bytes, &mut taken)?,
             (FieldSelection::All, Payload::Parts(parts)) => {
                 for (name, value) in parts {
-                    self.add(&mut keys, name, name, self.decode, value.expose())?;
+                    taken.bytes(self.key(name)?, name, self.decode, value)?;
                 }
             }
             (FieldSelection::Fields(choices), Payload::Json(bytes) | Payload::Bytes(bytes)) => {
-                let root = parse(bytes)?;
-                object(root)?;
-                for choice in choices {
-                    let field = choice.field.to_string();
-                    let found = choice
-                        .field
-                        .find(root)?
-                        .map(|value| text_of(value, &field))
-                        .transpose()?;
-                    let text = found
-                        .flatten()
-                        .ok_or_else(|| FieldError::NotFound(choice.field.clone()))?;
-                    self.add_choice(&mut keys, choice, text.expose())?;
-                }
+                self.chosen_members(choices, bytes, &mut taken)?;
             }
             (FieldSelection::Fields(choices), Payload::Parts(parts)) => {
                 for choice in choices {
-                    let part = match choice.field.0.as_slice() {
+                    let part = match choice.field.segments() {
                         [name] => parts.get(name),
                         _ => None,
                     };
-                    let value = part.ok_or_else(|| FieldError::NotFound(choice.field.clone()))?;
-                    self.add_choice(&mut keys, choice, value.expose())?;
+                    let value = part.ok_or_else(|| choice.not_found())?;
+                    let key = self.key(choice.key())?;
+                    taken.bytes(key, &choice.field.to_string(), self.decode_of(choice), value)?;
                 }
             }
         }
-        Ok(keys)
+        Ok(taken.keys)
     }
 
-    fn add_choice(&self, keys: &mut DataMap, choice: &FieldChoice, value: &[u8]) -> Result<(), FieldError> {
-        let key = choice.key.as_deref().unwrap_or_else(|| choice.field.last());
-        let decode = choice.decode.unwrap_or(self.decode);
-        self.add(keys, key, &choice.field.to_string(), decode, value)
+    fn all_members(&self, bytes: &SecretBytes, taken: &mut Taken<'_>) -> Result<(), FieldError> {
+        let root = object(bytes, taken.effort)?;
+        taken.effort.read(root.len())?;
+        let mut names = BTreeSet::new();
+        for (name, value) in root.members() {
+            let name = taken.effort.name(name)?;
+            if names.len() == MAX_KEYS {
+                return Err(KeyError::TooMany.into());
+            }
+            if !names.insert(name.to_owned()) {
+                return Err(NAMED_TWICE);
+            }
+            if !matches!(value.shape(), Shape::Null) {
+                // First the key: a name that is none may hold anything, and is not to be shown as it is.
+                taken.json(self.key(&name)?, &name, self.decode, value)?;
+            }
+        }
+        Ok(())
     }
 
-    fn add(
+    fn chosen_members(
         &self,
-        keys: &mut DataMap,
-        key: &str,
+        choices: &[FieldChoice],
+        bytes: &SecretBytes,
+        taken: &mut Taken<'_>,
+    ) -> Result<(), FieldError> {
+        let root = object(bytes, taken.effort)?;
+        let mut found = vec![None; choices.len()];
+        let paths = choices.iter().map(|choice| choice.field.segments());
+        locate(root, paths.enumerate().collect(), &mut found, taken.effort)?;
+        for (choice, value) in choices.iter().zip(found) {
+            let value = value.filter(|value| !matches!(value.shape(), Shape::Null));
+            let value = value.ok_or_else(|| choice.not_found())?;
+            let key = self.key(choice.key())?;
+            taken.json(key, &choice.field.to_string(), self.decode_of(choice), value)?;
+        }
+        Ok(())
+    }
+
+    fn key(&self, name: &str) -> Result<DataKey, KeyError> {
+        DataKey::parse(format!("{}{name}", self.prefix))
+    }
+
+    fn decode_of(&self, choice: &FieldChoice) -> Decode {
+        choice.decode.unwrap_or(self.decode)
+    }
+}
+
+impl FieldChoice {
+    fn key(&self) -> &str {
+        self.key
+            .as_deref()
+            .or_else(|| self.field.segments().last().map(String::as_str))
+            .unwrap_or_default()
+    }
+
+    fn not_found(&self) -> FieldError {
+        FieldError::NotFound(self.field.clone())
+    }
+}
+
+/// The keys of one source while they are made.
+struct Taken<'a> {
+    room: Room,
+    keys: DataMap,
+    effort: &'a mut Effort,
+}
+
+impl Taken<'_> {
+    fn bytes(
+        &mut self,
+        key: DataKey,
         field: &str,
         decode: Decode,
-        value: &[u8],
+        value: &SecretBytes,
     ) -> Result<(), FieldError> {
-        let key = DataKey::parse(format!("{}{key}", self.prefix))?;
+        self.effort.read(value.len())?;
+        self.add(key, field, decode, value.expose())
+    }
+
+    fn json(&mut self, key: DataKey, field: &str, decode: Decode, value: Json<'_>) -> Result<(), FieldError> {
+        self.effort.read(value.len())?;
+        let Shape::Text(text) = value.shape() else {
+            return self.add(key, field, decode, &value.compact());
+        };
+        let text = text.unquote().ok_or_else(|| FieldError::DecodeFailed {
+            field: field.to_owned(),
+            encoding: "Unicode text",
+        })?;
+        self.add(key, field, decode, text.as_bytes())
+    }
+
+    fn add(&mut self, key: DataKey, field: &str, decode: Decode, value: &[u8]) -> Result<(), FieldError> {
         let value = decode.apply(value).ok_or_else(|| FieldError::DecodeFailed {
             field: field.to_owned(),
             encoding: decode.name(),
         })?;
-        if keys.contains_key(&key) {
+        self.room.take(value.len())?;
+        if self.keys.contains_key(&key) {
             return Err(FieldError::SameKey(key));
         }
-        keys.insert(key, value);
-        Ok(())
-    }
-}
-
-impl FieldPath {
-    /// The last name of the path.
-    fn last(&self) -> &str {
-        self.0.last().map_or("", String::as_str)
-    }
-
-    fn find<'a>(&self, root: Json<'a>) -> Result<Option<Json<'a>>, FieldError> {
-        let mut here = root;
-        for segment in &self.0 {
-            let next = match here.shape() {
-                Shape::Object => {
-                    let members = here.members().map_err(not_fields)?;
-                    members
-                        .into_iter()
-                        .find(|(name, _)| name == segment)
-                        .map(|(_, value)| value)
-                }
-                Shape::Array => match array_index(segment) {
-                    Some(index) => here.elements().map_err(not_fields)?.get(index).copied(),
-                    None => None,
-                },
-                _ => None,
-            };
-            match next {
-                Some(value) => here = value,
-                None => return Ok(None),
-            }
-        }
-        Ok(Some(here))
-    }
-}
-
-impl FromStr for FieldPath {
-    type Err = FieldPathError;
-
-    fn from_str(text: &str) -> Result<Self, FieldPathError> {
-        let mut segments = vec![String::new()];
-        let mut chars = text.chars();
-        while let Some(c) = chars.next() {
-            let segment = segments.last_mut().ok_or(FieldPathError)?;
-            match c {
-                '\\' => segment.push(
-                    chars
-                        .next()
-                        .filter(|c| matches!(c, '.' | '\\'))
-                        .ok_or(FieldPathError)?,
-                ),
-                '.' => segments.push(String::new()),
-                other => segment.push(other),
-            }
-        }
-        if segments.len() > MAX_FIELD_DEPTH || segments.iter().any(String::is_empty) {
-            return Err(FieldPathError);
-        }
-        Ok(Self(segments))
-    }
-}
-
-impl fmt::Display for FieldPath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, segment) in self.0.iter().enumerate() {
-            if index > 0 {
-                f.write_str(".")?;
-            }
-            f.write_str(&segment.replace('\\', r"\\").replace('.', r"\."))?;
-        }
+        self.keys.insert(key, value);
         Ok(())
     }
 }
@@ -261,6 +275,10 @@ impl From<FieldError> for Fault {
             FieldError::DecodeFailed { .. } => (Reason::DecodeFailed, "correct `decode` or the stored value"),
             FieldError::ContainerAsWhole => (Reason::SpecInvalid, "name its parts as fields"),
             FieldError::KeyMissing => (Reason::SpecInvalid, "add `key`"),
+            FieldError::TooMuchToRead => (
+                Reason::RemoteTooLarge,
+                "choose fewer or less deeply nested fields, or store less in one place",
+            ),
             FieldError::SameKey(_) => (Reason::KeyConflict, "give one of them another `key`"),
             FieldError::Key(key) => return Self::from(key.clone()),
         };
@@ -268,51 +286,18 @@ impl From<FieldError> for Fault {
     }
 }
 
-fn parse(bytes: &SecretBytes) -> Result<Json<'_>, FieldError> {
-    Json::parse(bytes.expose()).map_err(not_fields)
+pub(super) const NOT_JSON: FieldError = FieldError::NotFields("it is not valid JSON");
+const NAMED_TWICE: FieldError = FieldError::NotFields("an object in it names the same member twice");
+
+fn parse<'a>(bytes: &'a SecretBytes, effort: &mut Effort) -> Result<Json<'a>, FieldError> {
+    effort.read(bytes.len())?;
+    Json::parse(bytes.expose()).map_err(|_| NOT_JSON)
 }
 
-type Member<'a> = (std::borrow::Cow<'a, str>, Json<'a>);
-
-fn object(json: Json<'_>) -> Result<Vec<Member<'_>>, FieldError> {
+fn object<'a>(bytes: &'a SecretBytes, effort: &mut Effort) -> Result<Json<'a>, FieldError> {
+    let json = parse(bytes, effort)?;
     match json.shape() {
-        Shape::Object => json.members().map_err(not_fields),
+        Shape::Object => Ok(json),
         _ => Err(FieldError::NotFields("it is not a JSON object")),
-    }
-}
-
-fn not_fields(error: JsonError) -> FieldError {
-    FieldError::NotFields(match error {
-        JsonError::Syntax => "it is not valid JSON",
-        JsonError::Duplicate => "an object in it names the same member twice",
-    })
-}
-
-/// The text of one field; `None` for `null`.
-fn text_of(value: Json<'_>, field: &str) -> Result<Option<SecretBytes>, FieldError> {
-    let text = match value.shape() {
-        Shape::Null => return Ok(None),
-        Shape::Bool(true) => SecretBytes::from("true"),
-        Shape::Bool(false) => SecretBytes::from("false"),
-        Shape::Number(digits) => SecretBytes::from(digits),
-        Shape::Object | Shape::Array => SecretBytes::new(std::mem::take(&mut *value.compact())),
-        Shape::Text(text) => {
-            let mut text = text.unquote().ok_or_else(|| FieldError::DecodeFailed {
-                field: field.to_owned(),
-                encoding: "Unicode text",
-            })?;
-            SecretBytes::from(std::mem::take(&mut *text))
-        }
-    };
-    Ok(Some(text))
-}
-
-fn array_index(segment: &str) -> Option<usize> {
-    // One spelling per element: `01` is a name and not an index.
-    let canonical = segment == "0" || !segment.starts_with('0');
-    if canonical && segment.bytes().all(|b| b.is_ascii_digit()) {
-        segment.parse().ok()
-    } else {
-        None
     }
 }

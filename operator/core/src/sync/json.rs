@@ -1,15 +1,12 @@
-//! JSON read in place: members and elements as slices of the original text, so that numbers stay as they were
-//! written and no value is copied before it is asked for.
+//! JSON read in place: members and elements as slices of the original text, one at a time, so that numbers stay as
+//! they were written and nothing is copied or gathered before it is asked for.
 
-use std::borrow::Cow;
-use std::collections::HashSet;
-use std::fmt;
+use std::ops::Deref;
 
-use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
-/// One JSON value, seen but not yet read.
+/// One JSON value, seen but not yet read. Its syntax has been checked, and nothing stands around it.
 #[derive(Clone, Copy)]
 pub(crate) struct Json<'a>(&'a str);
 
@@ -33,19 +30,23 @@ pub(crate) enum Shape<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct QuotedText<'a>(&'a str);
 
-/// Text that is not JSON, or an object that names a member twice. The text itself is never part of the error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum JsonError {
-    #[error("it is not valid JSON")]
-    Syntax,
-    #[error("an object in it names the same member twice")]
-    Duplicate,
+/// What a JSON string says, copied only where an escape forces it, and then wiped.
+pub(crate) enum Unquoted<'a> {
+    /// As it stands in the source.
+    Plain(&'a str),
+    /// With its escapes decoded.
+    Decoded(Zeroizing<String>),
 }
+
+/// Text that is not JSON. The text itself is never part of the error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it is not valid JSON")]
+pub(crate) struct JsonError;
 
 impl<'a> Json<'a> {
     /// Checks the syntax of `bytes`.
     pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, JsonError> {
-        let raw: &RawValue = serde_json::from_slice(bytes).map_err(|_| JsonError::Syntax)?;
+        let raw: &RawValue = serde_json::from_slice(bytes).map_err(|_| JsonError)?;
         Ok(Self(raw.get()))
     }
 
@@ -66,27 +67,32 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// The members of an object, in source order; empty for anything else.
-    pub(crate) fn members(self) -> Result<Vec<(Cow<'a, str>, Self)>, JsonError> {
-        if !matches!(self.shape(), Shape::Object) {
-            return Ok(Vec::new());
-        }
-        let mut source = serde_json::Deserializer::from_str(self.0);
-        source
-            .deserialize_map(Members)
-            .map_err(|error| match error.classify() {
-                serde_json::error::Category::Data => JsonError::Duplicate,
-                _ => JsonError::Syntax,
-            })
+    /// The members of an object in source order, each as often as it is named; none for anything else. To walk over
+    /// all of them is to read the whole text once.
+    pub(crate) fn members(self) -> impl Iterator<Item = (QuotedText<'a>, Self)> {
+        let mut rest = self.inside('{');
+        std::iter::from_fn(move || {
+            let (name, after) = first_value(rest)?;
+            let (value, after) = first_value(after)?;
+            rest = after;
+            Some((QuotedText(name), Self(value)))
+        })
     }
 
-    /// The elements of an array; empty for anything else.
-    pub(crate) fn elements(self) -> Result<Vec<Self>, JsonError> {
-        if !matches!(self.shape(), Shape::Array) {
-            return Ok(Vec::new());
-        }
-        let mut source = serde_json::Deserializer::from_str(self.0);
-        source.deserialize_seq(Elements).map_err(|_| JsonError::Syntax)
+    /// The elements of an array; none for anything else. To walk over all of them is to read the whole text once.
+    pub(crate) fn elements(self) -> impl Iterator<Item = Self> {
+        let mut rest = self.inside('[');
+        std::iter::from_fn(move || {
+            let (value, after) = first_value(rest)?;
+            rest = after;
+            Some(Self(value))
+        })
+    }
+
+    /// What stands between the brackets, where they are these.
+    fn inside(self, open: char) -> &'a str {
+        let inside = self.0.strip_prefix(open);
+        inside.map_or("", |inside| &inside[..inside.len() - 1])
     }
 
     /// The same text without the white space between its tokens.
@@ -109,10 +115,13 @@ impl<'a> Json<'a> {
     }
 }
 
-impl QuotedText<'_> {
+impl<'a> QuotedText<'a> {
     /// The text without quotes and escapes; `None` where an escape stands for half a character.
-    pub(crate) fn unquote(self) -> Option<Zeroizing<String>> {
+    pub(crate) fn unquote(self) -> Option<Unquoted<'a>> {
         let inner = self.0.strip_prefix('"')?.strip_suffix('"')?;
+        if !inner.contains('\\') {
+            return Some(Unquoted::Plain(inner));
+        }
         let mut out = Zeroizing::new(String::with_capacity(inner.len()));
         let mut rest = inner;
         while let Some(at) = rest.find('\\') {
@@ -122,8 +131,60 @@ impl QuotedText<'_> {
             rest = &rest[at + 1 + length..];
         }
         out.push_str(rest);
-        Some(out)
+        Some(Unquoted::Decoded(out))
     }
+}
+
+impl Unquoted<'_> {
+    pub(crate) fn into_owned(self) -> Zeroizing<String> {
+        match self {
+            Self::Plain(text) => Zeroizing::new(text.to_owned()),
+            Self::Decoded(text) => text,
+        }
+    }
+}
+
+impl Deref for Unquoted<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match self {
+            Self::Plain(text) => text,
+            Self::Decoded(text) => text,
+        }
+    }
+}
+
+/// The first value of `text` and what follows it. In text whose syntax has been checked, nothing but white space, a
+/// comma or a colon stands between one value and the next.
+fn first_value(text: &str) -> Option<(&str, &str)> {
+    let text = text.trim_start_matches([' ', '\t', '\n', '\r', ',', ':']);
+    let length = match text.as_bytes().first()? {
+        b'"' | b'{' | b'[' => closed_length(text),
+        _ => text
+            .find([' ', '\t', '\n', '\r', ',', ']', '}'])
+            .unwrap_or(text.len()),
+    };
+    Some(text.split_at(length))
+}
+
+/// The length of the string, object or array that `text` begins with.
+fn closed_length(text: &str) -> usize {
+    let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => quoted = !quoted,
+            b'{' | b'[' if !quoted => depth += 1,
+            b'}' | b']' if !quoted => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth == 0 && !quoted {
+            return at + 1;
+        }
+    }
+    text.len()
 }
 
 /// Decodes the escape that follows a backslash: the character and how many bytes spelled it.
@@ -156,74 +217,6 @@ fn unescape_unicode(text: &str) -> Option<(char, usize)> {
     char::from_u32(0x1_0000 + ((high - 0xd800) << 10) + (low - 0xdc00)).map(|c| (c, 11))
 }
 
-struct Members;
-
-impl<'de> Visitor<'de> for Members {
-    type Value = Vec<(Cow<'de, str>, Json<'de>)>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut names = HashSet::new();
-        let mut members = Vec::new();
-        while let Some(name) = map.next_key_seed(Name)? {
-            if !names.insert(name.clone()) {
-                return Err(A::Error::custom("duplicate member"));
-            }
-            let value: &'de RawValue = map.next_value()?;
-            members.push((name, Json(value.get())));
-        }
-        Ok(members)
-    }
-}
-
-/// A member name, borrowed unless an escape forces a copy.
-struct Name;
-
-impl<'de> serde::de::DeserializeSeed<'de> for Name {
-    type Value = Cow<'de, str>;
-
-    fn deserialize<D: Deserializer<'de>>(self, source: D) -> Result<Self::Value, D::Error> {
-        source.deserialize_str(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Name {
-    type Value = Cow<'de, str>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a member name")
-    }
-
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Cow::Borrowed(text))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Cow::Owned(text.to_owned()))
-    }
-}
-
-struct Elements;
-
-impl<'de> Visitor<'de> for Elements {
-    type Value = Vec<Json<'de>>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut elements = Vec::new();
-        while let Some(value) = seq.next_element::<&'de RawValue>()? {
-            elements.push(Json(value.get()));
-        }
-        Ok(elements)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,7 +224,7 @@ mod tests {
 
     fn unquoted(source: &str) -> Option<String> {
         match Json::parse(source.as_bytes()).unwrap().shape() {
-            Shape::Text(text) => text.unquote().map(|text| text.to_string()),
+            Shape::Text(text) => text.unquote().map(|text| text.into_owned().to_string()),
             _ => panic!("not a string"),
         }
     }
@@ -244,12 +237,6 @@ mod tests {
                 _ => panic!("not a number"),
             }
         }
-    }
-
-    #[test]
-    fn a_member_named_twice_is_refused_however_it_is_spelled() {
-        let twice = Json::parse(br#"{"a":1,"\u0061":2}"#).unwrap();
-        assert_eq!(twice.members().err(), Some(JsonError::Duplicate));
     }
 
     #[test]
@@ -269,16 +256,57 @@ mod tests {
     #[test]
     fn what_is_not_json_is_refused() {
         for wrong in ["", "{", "{} x", "nul", "[1,]", "\"a", "\u{1}"] {
-            assert_eq!(
-                Json::parse(wrong.as_bytes()).err(),
-                Some(JsonError::Syntax),
-                "{wrong}"
-            );
+            assert_eq!(Json::parse(wrong.as_bytes()).err(), Some(JsonError), "{wrong}");
         }
-        assert_eq!(Json::parse(b"\"\xff\"").err(), Some(JsonError::Syntax));
+        assert_eq!(Json::parse(b"\"\xff\"").err(), Some(JsonError));
+    }
+
+    #[test]
+    fn a_member_is_given_as_often_as_it_is_named() {
+        let twice = Json::parse(br#"{"a":1,"\u0061":2}"#).unwrap();
+        let names: Vec<_> = twice.members().filter_map(|(name, _)| name.unquote()).collect();
+        assert_eq!((names.len(), &*names[0], &*names[1]), (2, "a", "a"));
+    }
+
+    fn any_json() -> impl Strategy<Value = serde_json::Value> {
+        let text = r#"[a"\\{}\[\],: \n\u{e9}]{0,6}"#;
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            text.prop_map(Into::into),
+        ];
+        leaf.prop_recursive(4, 32, 4, move |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
+                proptest::collection::btree_map(text, inner, 0..4)
+                    .prop_map(|members| serde_json::Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    /// The same value, walked down to its leaves.
+    fn walked(json: Json<'_>) -> serde_json::Value {
+        match json.shape() {
+            Shape::Object => serde_json::Value::Object(
+                json.members()
+                    .map(|(name, value)| (name.unquote().unwrap().to_owned(), walked(value)))
+                    .collect(),
+            ),
+            Shape::Array => json.elements().map(walked).collect::<Vec<_>>().into(),
+            Shape::Text(text) => text.unquote().unwrap().to_owned().into(),
+            _ => serde_json::from_str(json.0).unwrap(),
+        }
     }
 
     proptest! {
+        #[test]
+        fn a_walk_meets_every_member_and_element(value in any_json()) {
+            for text in [value.to_string(), serde_json::to_string_pretty(&value).unwrap()] {
+                prop_assert_eq!(walked(Json::parse(text.as_bytes()).unwrap()), value.clone());
+            }
+        }
+
         #[test]
         fn every_string_survives_quoting(text: String) {
             let quoted = serde_json::to_string(&text).unwrap();

@@ -8,10 +8,8 @@ use std::fmt;
 use crate::fault::{Class, Fault};
 use crate::reason::Reason;
 use crate::secret::{SecretBytes, SecretMap};
-
-/// The most bytes that the values of one Secret may have together. The API server counts values only, decoded, and
-/// not the names of the keys.
-pub const MAX_SECRET_BYTES: usize = 1024 * 1024;
+use crate::shown::Shown;
+use crate::sync::allowance::{Holder, MAX_KEYS, Room};
 
 /// The longest key name that Kubernetes accepts.
 pub const MAX_KEY_LENGTH: usize = 253;
@@ -23,12 +21,14 @@ pub struct DataKey(String);
 /// Values by key, in a fixed order.
 pub type DataMap = BTreeMap<DataKey, SecretBytes>;
 
-/// What one source contributes.
-pub struct SourceKeys {
-    /// How the source is called in messages, for example its path.
-    pub source: String,
-    /// Its keys.
-    pub keys: DataMap,
+/// The keys of all sources, merged in their order of listing.
+pub struct Merge {
+    rule: ConflictRule,
+    room: Room,
+    /// How the sources are called in messages.
+    sources: Vec<String>,
+    /// Each with the source it is from.
+    keys: BTreeMap<DataKey, (usize, SecretBytes)>,
 }
 
 /// What happens when two sources give the same key.
@@ -49,7 +49,7 @@ pub enum KeyError {
     /// Kubernetes refuses the name.
     #[error(
         "`{}` is not a key that Kubernetes accepts: 1 to 253 letters, digits, `-`, `_` and `.`, not `.` and not starting with `..`",
-        shown(.0)
+        Shown::cut(.0)
     )]
     Invalid(String),
     /// Two sources give the same key under [`ConflictRule::Fail`].
@@ -62,12 +62,12 @@ pub enum KeyError {
         /// The other source.
         second: String,
     },
-    /// The values are larger than Kubernetes accepts.
-    #[error("the values have {bytes} bytes together; a Secret holds at most {MAX_SECRET_BYTES}")]
-    TooLarge {
-        /// Their size together.
-        bytes: usize,
-    },
+    /// The values are larger than what they are made for.
+    #[error("the values have more bytes together than {0}")]
+    TooLarge(Holder),
+    /// There are more values than any Secret could hold.
+    #[error("there are more than {MAX_KEYS} keys")]
+    TooMany,
 }
 
 impl DataKey {
@@ -99,49 +99,55 @@ impl DataKey {
     }
 }
 
-/// Merges the sources in their order of listing.
-pub fn merge(sources: Vec<SourceKeys>, rule: ConflictRule) -> Result<DataMap, KeyError> {
-    let mut merged: BTreeMap<DataKey, (usize, SecretBytes)> = BTreeMap::new();
-    let mut names = Vec::with_capacity(sources.len());
-    for (index, SourceKeys { source, keys }) in sources.into_iter().enumerate() {
-        names.push(source);
+impl Merge {
+    /// Of no source yet.
+    #[must_use]
+    pub fn new(rule: ConflictRule, holder: Holder) -> Self {
+        Self {
+            rule,
+            room: Room::of(holder),
+            sources: Vec::new(),
+            keys: BTreeMap::new(),
+        }
+    }
+
+    /// Adds the keys of the next source, which messages call `source`.
+    pub fn add(&mut self, source: impl Into<String>, keys: DataMap) -> Result<(), KeyError> {
+        let index = self.sources.len();
+        self.sources.push(source.into());
         for (key, value) in keys {
-            match merged.entry(key) {
+            match self.keys.entry(key) {
                 Entry::Vacant(entry) => {
+                    self.room.take(value.len())?;
                     entry.insert((index, value));
                 }
-                Entry::Occupied(mut entry) => match rule {
+                Entry::Occupied(mut entry) => match self.rule {
                     ConflictRule::FirstWins => {}
                     ConflictRule::LastWins => {
+                        self.room.give_back(entry.get().1.len());
+                        self.room.take(value.len())?;
                         entry.insert((index, value));
                     }
                     ConflictRule::Fail => {
                         return Err(KeyError::Conflict {
                             key: entry.key().clone(),
-                            first: names[entry.get().0].clone(),
-                            second: names[index].clone(),
+                            first: self.sources[entry.get().0].clone(),
+                            second: self.sources[index].clone(),
                         });
                     }
                 },
             }
         }
-    }
-    Ok(merged.into_iter().map(|(key, (_, value))| (key, value)).collect())
-}
-
-/// The same values under plain names, for templates, fingerprints and writes.
-#[must_use]
-pub fn into_secret_map(data: DataMap) -> SecretMap {
-    data.into_iter().map(|(key, value)| (key.into(), value)).collect()
-}
-
-/// Refuses what the API server would refuse for its size.
-pub fn check_size(data: &DataMap) -> Result<(), KeyError> {
-    let bytes = data.values().map(SecretBytes::len).sum();
-    if bytes > MAX_SECRET_BYTES {
-        Err(KeyError::TooLarge { bytes })
-    } else {
         Ok(())
+    }
+
+    /// The values under plain names, for templates, fingerprints and writes.
+    #[must_use]
+    pub fn finish(self) -> SecretMap {
+        self.keys
+            .into_iter()
+            .map(|(key, (_, value))| (key.0, value))
+            .collect()
     }
 }
 
@@ -171,36 +177,32 @@ impl From<KeyError> for Fault {
                 Reason::KeyConflict,
                 "rename one, add a prefix, or set the conflict rule",
             ),
-            KeyError::TooLarge { .. } => (Reason::SecretTooLarge, "choose fewer fields or split the Secret"),
+            KeyError::TooLarge(_) | KeyError::TooMany => {
+                (Reason::SecretTooLarge, "choose fewer fields or split the Secret")
+            }
         };
         Self::new(Class::Permanent, reason, error.to_string()).advise(advice)
-    }
-}
-
-/// A refused name as it may be shown: cut, and without characters that change how a terminal prints.
-fn shown(name: &str) -> String {
-    let cut: String = name.chars().take(64).flat_map(char::escape_debug).collect();
-    if name.chars().count() > 64 {
-        format!("{cut}…")
-    } else {
-        cut
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sync::allowance::MAX_SECRET_BYTES;
     use proptest::prelude::*;
 
-    fn source(name: &str, keys: &[(&str, &str)]) -> SourceKeys {
-        let keys = keys
-            .iter()
+    fn keys(keys: &[(&str, &str)]) -> DataMap {
+        keys.iter()
             .map(|(k, v)| (DataKey::parse(*k).unwrap(), SecretBytes::from(*v)))
-            .collect();
-        SourceKeys {
-            source: name.to_owned(),
-            keys,
+            .collect()
+    }
+
+    fn merged(rule: ConflictRule, sources: Vec<(String, DataMap)>) -> Result<SecretMap, KeyError> {
+        let mut merge = Merge::new(rule, Holder::Secret);
+        for (source, keys) in sources {
+            merge.add(source, keys)?;
         }
+        Ok(merge.finish())
     }
 
     #[test]
@@ -255,14 +257,14 @@ mod tests {
     fn the_rule_decides_conflicts_and_names_both_sources() {
         let sources = || {
             vec![
-                source("one", &[("k", "1"), ("x", "1")]),
-                source("two", &[("k", "2")]),
+                ("one".to_owned(), keys(&[("k", "1"), ("x", "1")])),
+                ("two".to_owned(), keys(&[("k", "2")])),
             ]
         };
-        let error = merge(sources(), ConflictRule::Fail).err().unwrap();
+        let error = merged(ConflictRule::Fail, sources()).err().unwrap();
         assert_eq!(error.to_string(), "`k` is given by `one` and by `two`");
         for (rule, expected) in [(ConflictRule::FirstWins, "1"), (ConflictRule::LastWins, "2")] {
-            let merged = merge(sources(), rule).ok().unwrap();
+            let merged = merged(rule, sources()).ok().unwrap();
             assert_eq!(merged["k"].expose_str(), Some(expected));
             assert_eq!(merged.len(), 2);
         }
@@ -271,11 +273,24 @@ mod tests {
     #[test]
     fn the_limit_counts_values_alone_and_is_inclusive() {
         let of = |bytes: usize| {
-            DataMap::from([(DataKey::parse("key").unwrap(), SecretBytes::new(vec![0; bytes]))])
+            let key = DataKey::parse("key").unwrap();
+            DataMap::from([(key, SecretBytes::new(vec![0; bytes]))])
         };
-        assert_eq!(check_size(&of(MAX_SECRET_BYTES)), Ok(()));
-        let over = MAX_SECRET_BYTES + 1;
-        assert_eq!(check_size(&of(over)), Err(KeyError::TooLarge { bytes: over }));
+        let fits = |rule, sizes: &[usize]| {
+            let sources = sizes.iter().map(|bytes| ("source".to_owned(), of(*bytes)));
+            merged(rule, sources.collect()).map(|merged| merged["key"].len())
+        };
+        let too_large = Err(KeyError::TooLarge(Holder::Secret));
+        for (rule, sizes, expected) in [
+            (ConflictRule::Fail, &[MAX_SECRET_BYTES][..], Ok(MAX_SECRET_BYTES)),
+            (ConflictRule::Fail, &[MAX_SECRET_BYTES + 1], too_large.clone()),
+            // What another source replaces, or what another one has already given, takes no room.
+            (ConflictRule::LastWins, &[MAX_SECRET_BYTES, 7], Ok(7)),
+            (ConflictRule::LastWins, &[7, MAX_SECRET_BYTES + 1], too_large),
+            (ConflictRule::FirstWins, &[7, MAX_SECRET_BYTES], Ok(7)),
+        ] {
+            assert_eq!(fits(rule, sizes), expected, "{rule:?} {sizes:?}");
+        }
     }
 
     proptest! {
@@ -288,13 +303,13 @@ mod tests {
 
         #[test]
         fn first_wins_is_last_wins_backwards(keys in proptest::collection::vec("[a-c]", 1..6)) {
-            let sources = |order: Vec<usize>| -> Vec<SourceKeys> {
-                order.into_iter().map(|i| source(&i.to_string(), &[(keys[i].as_str(), &i.to_string())])).collect()
+            let sources = |order: Vec<usize>| {
+                order.into_iter().map(|i| (i.to_string(), self::keys(&[(keys[i].as_str(), &i.to_string())]))).collect()
             };
-            let first = merge(sources((0..keys.len()).collect()), ConflictRule::FirstWins).ok().unwrap();
-            let last = merge(sources((0..keys.len()).rev().collect()), ConflictRule::LastWins).ok().unwrap();
-            let plain = |map: &DataMap| -> Vec<(String, Vec<u8>)> {
-                map.iter().map(|(k, v)| (k.to_string(), v.expose().to_vec())).collect()
+            let first = merged(ConflictRule::FirstWins, sources((0..keys.len()).collect())).ok().unwrap();
+            let last = merged(ConflictRule::LastWins, sources((0..keys.len()).rev().collect())).ok().unwrap();
+            let plain = |map: &SecretMap| -> Vec<(String, Vec<u8>)> {
+                map.iter().map(|(k, v)| (k.clone(), v.expose().to_vec())).collect()
             };
             prop_assert_eq!(plain(&first), plain(&last));
         }

@@ -1,6 +1,7 @@
 //! The decisions of sync: from what stores hold to what a Secret should hold.
 
 pub mod absence;
+pub mod allowance;
 pub mod decode;
 pub mod fields;
 pub mod find;

@@ -4,30 +4,53 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use super::functions::{Function, Test};
-use super::syntax::{Arithmetic, Comparison, Expr, ExprKind, For, Stmt};
-use super::value::{Buffer, Meter, Outcome, Value};
+use super::syntax::{Arithmetic, Comparison, Expr, ExprKind, For, Stmt, StmtKind};
+use super::value::{Buffer, Members, Meter, Name, Outcome, Value};
 use super::{AtLine, MAX_OUTPUT, Stop, TemplateProblem};
 use crate::secret::{SecretBytes, SecretMap};
 
-/// Renders `body` with `values`.
-pub(super) fn render(body: &[Stmt], values: &SecretMap) -> Result<SecretBytes, Stop> {
-    let mut run = Run::new(values).at(0)?;
+/// The values that templates are given, by name, and all of them under the name `secret`.
+pub(super) struct Given(BTreeMap<String, Value>);
+
+impl Given {
+    pub(super) fn new(values: SecretMap) -> Self {
+        let values = values.into_iter().map(|(name, value)| (name, Value::from(value)));
+        let mut names: BTreeMap<String, Value> = values.collect();
+        let members = names
+            .iter()
+            .map(|(name, value)| (name.as_str().into(), value.clone()));
+        let all = Value::given(members.collect());
+        names.insert("secret".to_owned(), all);
+        Self(names)
+    }
+}
+
+/// Renders `body` with the values in `given`.
+pub(super) fn render(body: &[Stmt], given: &Given, meter: &mut Meter) -> Result<SecretBytes, Stop> {
+    let mut run = Run {
+        meter,
+        given,
+        scopes: vec![Scope::default()],
+        captured: Vec::new(),
+    };
     let mut out = Buffer::default();
     run.block(body, &mut out)?;
     Ok(out.into_secret())
 }
 
-struct Run {
-    meter: Meter,
+/// One walk over the tree of one template, whose names it borrows.
+struct Run<'a> {
+    meter: &'a mut Meter,
+    given: &'a Given,
     /// Names by scope, the innermost last.
-    scopes: Vec<Scope>,
+    scopes: Vec<Scope<'a>>,
     /// Texts of the capture blocks whose filters are being applied.
     captured: Vec<Value>,
 }
 
 #[derive(Default)]
-struct Scope {
-    names: BTreeMap<String, Value>,
+struct Scope<'a> {
+    names: BTreeMap<&'a str, Value>,
     turn: Option<Turn>,
 }
 
@@ -38,38 +61,22 @@ struct Turn {
     length: i64,
 }
 
-impl Run {
-    fn new(values: &SecretMap) -> Outcome<Self> {
-        let mut meter = Meter::new();
-        let mut names = BTreeMap::new();
-        for (name, value) in values {
-            names.insert(name.clone(), Value::from_bytes(&mut meter, value.expose())?);
-        }
-        let all = Value::map(&mut meter, names.clone())?;
-        names.insert("secret".to_owned(), all);
-        Ok(Self {
-            meter,
-            scopes: vec![Scope { names, turn: None }],
-            captured: Vec::new(),
-        })
-    }
-
-    fn block(&mut self, body: &[Stmt], out: &mut Buffer) -> Result<(), Stop> {
+impl<'a> Run<'a> {
+    fn block(&mut self, body: &'a [Stmt], out: &mut Buffer) -> Result<(), Stop> {
         body.iter().try_for_each(|stmt| self.statement(stmt, out))
     }
 
-    fn statement(&mut self, stmt: &Stmt, out: &mut Buffer) -> Result<(), Stop> {
-        match stmt {
-            Stmt::Raw { text, line } => {
-                self.meter.step().at(*line)?;
-                self.emit(text, out).at(*line)
-            }
-            Stmt::Emit(expr) => {
+    fn statement(&mut self, stmt: &'a Stmt, out: &mut Buffer) -> Result<(), Stop> {
+        let line = stmt.line;
+        self.meter.step().at(line)?;
+        match &stmt.kind {
+            StmtKind::Raw(text) => self.emit(text, out).at(line),
+            StmtKind::Emit(expr) => {
                 let value = self.eval(expr)?;
                 let text = value.to_text().at(expr.line)?;
                 self.emit(&text, out).at(expr.line)
             }
-            Stmt::If {
+            StmtKind::If {
                 condition,
                 then,
                 otherwise,
@@ -80,27 +87,21 @@ impl Run {
                     self.block(otherwise, out)
                 }
             }
-            Stmt::For(node) => self.each(node, out),
-            Stmt::With { bindings, body } => {
+            StmtKind::For(node) => self.each(node, out),
+            StmtKind::With { bindings, body } => {
                 let mut scope = Scope::default();
                 for (name, value) in bindings {
-                    scope
-                        .names
-                        .insert(name.clone(), self.eval(value)?.defined().at(value.line)?);
+                    let bound = self.eval(value)?.defined().at(value.line)?;
+                    scope.names.insert(name, bound);
                 }
                 self.scoped(scope, |run| run.block(body, out))
             }
-            Stmt::Set { name, value } => {
+            StmtKind::Set { name, value } => {
                 let bound = self.eval(value)?.defined().at(value.line)?;
                 self.bind(name, bound);
                 Ok(())
             }
-            Stmt::Capture {
-                name,
-                body,
-                filter,
-                line,
-            } => {
+            StmtKind::Capture { name, body, filter } => {
                 let mut text = Buffer::default();
                 self.scoped(Scope::default(), |run| run.block(body, &mut text))?;
                 let mut value = text.into_value();
@@ -114,39 +115,25 @@ impl Run {
                         self.bind(name, value);
                         Ok(())
                     }
-                    None => value.to_text().and_then(|text| self.emit(&text, out)).at(*line),
+                    None => value.to_text().and_then(|text| self.emit(&text, out)).at(line),
                 }
             }
         }
     }
 
-    fn each(&mut self, node: &For, out: &mut Buffer) -> Result<(), Stop> {
+    fn each(&mut self, node: &'a For, out: &mut Buffer) -> Result<(), Stop> {
         let line = node.items.line;
-        let all = self.eval(&node.items)?.elements(&mut self.meter).at(line)?;
-        let mut turns = Vec::with_capacity(all.len());
-        for item in all {
-            let names = self.unpack(node, &item).at(line)?;
-            let wanted = match &node.condition {
-                None => true,
-                Some(condition) => {
-                    let scope = Scope {
-                        names: names.clone(),
-                        turn: None,
-                    };
-                    self.scoped(scope, |run| run.condition(condition))?
-                }
-            };
-            if wanted {
-                turns.push(names);
-            }
+        let mut items = self.eval(&node.items)?.elements(self.meter).at(line)?;
+        if let Some(condition) = &node.condition {
+            items = self.wanted(node, condition, items)?;
         }
-        if turns.is_empty() {
+        if items.is_empty() {
             return self.block(&node.otherwise, out);
         }
-        let length = i64::try_from(turns.len()).unwrap_or(i64::MAX);
-        for (names, index) in turns.into_iter().zip(0..) {
+        let length = i64::try_from(items.len()).unwrap_or(i64::MAX);
+        for (item, index) in items.into_iter().zip(0..) {
             let scope = Scope {
-                names,
+                names: self.unpack(node, item).at(line)?,
                 turn: Some(Turn { index, length }),
             };
             self.scoped(scope, |run| run.block(&node.body, out))?;
@@ -154,28 +141,40 @@ impl Run {
         Ok(())
     }
 
-    fn unpack(&mut self, node: &For, item: &Value) -> Outcome<BTreeMap<String, Value>> {
-        self.meter.step()?;
-        if !node.unpack {
-            return Ok(node
-                .targets
-                .iter()
-                .cloned()
-                .map(|name| (name, item.clone()))
-                .collect());
+    /// Those of `items` for which the loop's condition holds.
+    fn wanted(&mut self, node: &'a For, condition: &'a Expr, items: Vec<Value>) -> Result<Vec<Value>, Stop> {
+        let mut wanted = Vec::new();
+        for item in items {
+            let scope = Scope {
+                names: self.unpack(node, item.clone()).at(node.items.line)?,
+                turn: None,
+            };
+            if self.scoped(scope, |run| run.condition(condition))? {
+                wanted.push(item);
+            }
         }
-        let parts = item.elements(&mut self.meter)?;
+        Ok(wanted)
+    }
+
+    /// The names of one turn.
+    fn unpack(&mut self, node: &'a For, item: Value) -> Outcome<BTreeMap<&'a str, Value>> {
+        self.meter.step()?;
+        let targets = node.targets.iter().map(String::as_str);
+        if !node.unpack {
+            return Ok(targets.zip([item]).collect());
+        }
+        let parts = item.elements(self.meter)?;
         if parts.len() != node.targets.len() {
             return Err(TemplateProblem::Unfit(
                 "an element has another number of parts than the loop has names",
             ));
         }
-        Ok(node.targets.iter().cloned().zip(parts).collect())
+        Ok(targets.zip(parts).collect())
     }
 
     fn scoped<T>(
         &mut self,
-        scope: Scope,
+        scope: Scope<'a>,
         work: impl FnOnce(&mut Self) -> Result<T, Stop>,
     ) -> Result<T, Stop> {
         self.scopes.push(scope);
@@ -184,9 +183,9 @@ impl Run {
         result
     }
 
-    fn bind(&mut self, name: &str, value: Value) {
+    fn bind(&mut self, name: &'a str, value: Value) {
         if let Some(scope) = self.scopes.last_mut() {
-            scope.names.insert(name.to_owned(), value);
+            scope.names.insert(name, value);
         }
     }
 
@@ -194,11 +193,11 @@ impl Run {
         if out.len() + text.len() > MAX_OUTPUT {
             return Err(TemplateProblem::OutputLimit);
         }
-        out.push(&mut self.meter, text)
+        out.push(self.meter, text)
     }
 
     fn condition(&mut self, expr: &Expr) -> Result<bool, Stop> {
-        self.eval(expr)?.is_true().at(expr.line)
+        self.eval(expr)?.is_true(self.meter).at(expr.line)
     }
 
     /// Only a dispatch, like the compiler's, so that a deep tree needs little stack.
@@ -209,7 +208,7 @@ impl Run {
             ExprKind::Null => Ok(Value::Null),
             ExprKind::Bool(value) => Ok(Value::Bool(*value)),
             ExprKind::Int(number) => Ok(Value::Int(*number)),
-            ExprKind::Text(text) => Value::text(&mut self.meter, text).at(line),
+            ExprKind::Text(text) => Value::text(self.meter, text).at(line),
             ExprKind::Captured => self
                 .captured
                 .last()
@@ -239,7 +238,7 @@ impl Run {
     }
 
     fn member(&mut self, subject: &Expr, name: &str, line: u32) -> Result<Value, Stop> {
-        let found = self.eval(subject)?.member(name).at(line)?;
+        let found = self.eval(subject)?.member(name, self.meter).at(line)?;
         Ok(found.unwrap_or_else(|| Value::Undefined(name.to_owned())))
     }
 
@@ -255,7 +254,7 @@ impl Run {
     /// `left` where its truth is `decisive`, and otherwise `right`.
     fn either(&mut self, left: &Expr, right: &Expr, decisive: bool) -> Result<Value, Stop> {
         let value = self.eval(left)?;
-        if value.is_true().at(left.line)? == decisive {
+        if value.is_true(self.meter).at(left.line)? == decisive {
             Ok(value)
         } else {
             self.eval(right)
@@ -281,28 +280,27 @@ impl Run {
 
     fn call(&mut self, function: &Function, args: &[Expr], line: u32) -> Result<Value, Stop> {
         let args = self.arguments(args, function.takes_undefined)?;
-        (function.run)(&mut self.meter, &args).at(line)
+        (function.run)(self.meter, &args).at(line)
     }
 
     fn test(&mut self, test: &Test, args: &[Expr], line: u32) -> Result<Value, Stop> {
         let args = self.arguments(args, test.takes_undefined)?;
-        (test.run)(&mut self.meter, &args).map(Value::Bool).at(line)
+        (test.run)(self.meter, &args).map(Value::Bool).at(line)
     }
 
     fn list(&mut self, items: &[Expr], line: u32) -> Result<Value, Stop> {
         let items = self.arguments(items, false)?;
-        Value::list(&mut self.meter, items).at(line)
+        Value::list(self.meter, items).at(line)
     }
 
     fn map(&mut self, pairs: &[(Expr, Expr)], line: u32) -> Result<Value, Stop> {
-        let mut members = BTreeMap::new();
+        let mut members = Members::new();
         for (name, value) in pairs {
-            let key = self.eval(name)?.to_text().at(name.line)?;
-            self.meter.work(key.len()).at(line)?;
+            let key = self.eval(name)?.read(self.meter).at(name.line)?;
             let value = self.eval(value)?.defined().at(value.line)?;
-            members.insert(key.as_str().to_owned(), value);
+            members.insert(Name::from(key.as_str()), value);
         }
-        Value::map(&mut self.meter, members).at(line)
+        Value::map(self.meter, members).at(line)
     }
 
     fn arguments(&mut self, args: &[Expr], first_may_be_undefined: bool) -> Result<Vec<Value>, Stop> {
@@ -325,10 +323,11 @@ impl Run {
                 return Ok(value.clone());
             }
             if let (Some(turn), "loop") = (scope.turn, name) {
-                return turn.as_value(&mut self.meter);
+                return turn.as_value(self.meter);
             }
         }
-        Ok(Value::Undefined(name.to_owned()))
+        let given = self.given.0.get(name).cloned();
+        Ok(given.unwrap_or_else(|| Value::Undefined(name.to_owned())))
     }
 
     fn item(&mut self, subject: &Expr, index: &Expr) -> Result<Value, Stop> {
@@ -337,10 +336,7 @@ impl Run {
         let missing = || Value::Undefined("the member or element in brackets".to_owned());
         let found = match self.eval(index)?.defined().at(line)? {
             Value::Int(index) => subject.element(index),
-            name => name.to_text().and_then(|name| {
-                self.meter.work(name.len())?;
-                subject.member(&name)
-            }),
+            name => name.to_text().and_then(|name| subject.member(&name, self.meter)),
         };
         Ok(found.at(line)?.unwrap_or_else(missing))
     }
@@ -349,8 +345,8 @@ impl Run {
         let first = self.eval(left)?.to_text().at(left.line)?;
         let second = self.eval(right)?.to_text().at(right.line)?;
         let mut joined = Buffer::default();
-        joined.push(&mut self.meter, &first).at(left.line)?;
-        joined.push(&mut self.meter, &second).at(right.line)?;
+        joined.push(self.meter, &first).at(left.line)?;
+        joined.push(self.meter, &second).at(right.line)?;
         Ok(joined.into_value())
     }
 
@@ -358,7 +354,7 @@ impl Run {
         let mut left = self.eval(first)?;
         for (comparison, expr) in pairs {
             let right = self.eval(expr)?;
-            if !holds(*comparison, &left, &right, &mut self.meter).at(expr.line)? {
+            if !holds(*comparison, &left, &right, self.meter).at(expr.line)? {
                 return Ok(Value::Bool(false));
             }
             left = right;
@@ -380,7 +376,7 @@ impl Turn {
             meter,
             members
                 .into_iter()
-                .map(|(name, value)| (name.to_owned(), value))
+                .map(|(name, value)| (name.into(), value))
                 .collect(),
         )
     }

@@ -2,8 +2,9 @@
 //!
 //! The parser is a library's; the evaluation is ours. A general engine can build a string of 100 MB in one step and
 //! leaves copies of values in memory that is never wiped. Here every step and every byte that is read or built is
-//! paid for from a budget *before* it happens, every buffer is wiped, and nothing outside the given values can be
-//! reached: no clock, randomness, file, network, cluster or other template.
+//! paid for *before* it happens, from one budget for all templates of a Secret. Every buffer that a value passes
+//! through is wiped, and nothing outside the given values can be reached: no clock, randomness, file, network, cluster
+//! or other template.
 
 mod eval;
 mod functions;
@@ -18,15 +19,21 @@ use std::fmt;
 use crate::fault::{Class, Fault};
 use crate::reason::Reason;
 use crate::secret::{SecretBytes, SecretMap};
+use crate::shown::Shown;
 
 /// The longest source of one template, in bytes.
 pub const MAX_SOURCE: usize = 48 * 1024;
+/// The longest source of all templates of one Secret, in bytes.
+pub const MAX_SOURCES: usize = 256 * 1024;
 /// The most output of one template, in bytes: what a Secret can hold.
 pub const MAX_OUTPUT: usize = 1024 * 1024;
-/// The most steps of one rendering: statements, operations and loop turns.
+/// The most steps of all templates of one Secret: statements, operations and loop turns.
 pub const MAX_STEPS: u32 = 200_000;
-/// The most bytes that one rendering may read or build in all.
+/// The most bytes that all templates of one Secret may read or build in all.
 pub const MAX_WORK: usize = 32 * 1024 * 1024;
+/// The longest name of a variable, function, test or member, in bytes; members with longer ones are reached by
+/// `["…"]`.
+pub const MAX_NAME: usize = 253;
 /// The most operators, functions and brackets between one pair of delimiters.
 pub const MAX_TAG_OPERATORS: usize = 100;
 /// The deepest nesting of statements, of brackets, and of lists and maps.
@@ -47,6 +54,19 @@ pub struct Template {
     body: Vec<syntax::Stmt>,
 }
 
+/// Reads the templates of one Secret.
+#[derive(Default)]
+pub struct Compiler {
+    /// How long their sources have been so far.
+    read: usize,
+}
+
+/// The templates of one Secret at work: they share its values and one budget.
+pub struct Rendering {
+    given: eval::Given,
+    meter: value::Meter,
+}
+
 /// Why a template was refused or stopped. Names the template, the line and the kind of problem, never a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TemplateFault {
@@ -61,19 +81,22 @@ pub struct TemplateFault {
 /// What is wrong with a template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateProblem {
-    /// The source is over [`MAX_SOURCE`].
-    #[error("the source is longer than {MAX_SOURCE} bytes")]
+    /// The source is over [`MAX_SOURCE`], or with those before it over [`MAX_SOURCES`].
+    #[error("the source is longer than {MAX_SOURCE} bytes, or than {MAX_SOURCES} with those before it")]
     SourceLimit,
     /// A tag is over [`MAX_TAG_OPERATORS`], or something is nested deeper than [`MAX_NESTING`].
     #[error(
         "a tag has more than {MAX_TAG_OPERATORS} operators, or something is nested deeper than {MAX_NESTING}"
     )]
     NestingLimit,
+    /// A name is over [`MAX_NAME`].
+    #[error("a name is longer than {MAX_NAME} bytes")]
+    NameLimit,
     /// Rendering takes more than [`MAX_STEPS`].
-    #[error("rendering takes more than {MAX_STEPS} steps")]
+    #[error("the templates up to this one take more than {MAX_STEPS} steps")]
     StepLimit,
     /// Rendering handles more than [`MAX_WORK`].
-    #[error("rendering handles more than {MAX_WORK} bytes")]
+    #[error("the templates up to this one handle more than {MAX_WORK} bytes")]
     WorkLimit,
     /// The output, or a list made by `range`, is too large.
     #[error("the output is larger than {MAX_OUTPUT} bytes, or a range is longer than {MAX_RANGE}")]
@@ -91,26 +114,44 @@ pub enum TemplateProblem {
     #[error("`{0}` takes another number of arguments")]
     Arguments(&'static str),
     /// A name or member does not exist.
-    #[error("`{0}` is not defined")]
+    #[error("`{}` is not defined", Shown::cut(.0))]
     Undefined(String),
     /// A value is of a kind that cannot be used here.
     #[error("{0}")]
     Unfit(&'static str),
 }
 
-impl Template {
+impl Compiler {
     /// Checks `source`. `name` is what faults call it.
-    pub fn compile(name: impl Into<String>, source: &str) -> Result<Self, TemplateFault> {
+    pub fn compile(&mut self, name: impl Into<String>, source: &str) -> Result<Template, TemplateFault> {
         let name = name.into();
-        match syntax::parse(source) {
-            Ok(body) => Ok(Self { name, body }),
+        self.read = self.read.saturating_add(source.len());
+        let parsed = if source.len() > MAX_SOURCE || self.read > MAX_SOURCES {
+            Err(TemplateProblem::SourceLimit).at(0)
+        } else {
+            syntax::parse(source)
+        };
+        match parsed {
+            Ok(body) => Ok(Template { name, body }),
             Err(stop) => Err(stop.in_template(name)),
         }
     }
+}
 
-    /// Renders with `values`, each reachable as `secret["name"]` and, where its name allows it, as `name`.
-    pub fn render(&self, values: &SecretMap) -> Result<SecretBytes, TemplateFault> {
-        eval::render(&self.body, values).map_err(|stop| stop.in_template(self.name.clone()))
+impl Rendering {
+    /// With `values`, each reachable as `secret["name"]` and, where its name allows it, as `name`.
+    #[must_use]
+    pub fn new(values: SecretMap) -> Self {
+        Self {
+            given: eval::Given::new(values),
+            meter: value::Meter::default(),
+        }
+    }
+
+    /// Renders `template` with what the templates before it have left of the budget.
+    pub fn render(&mut self, template: &Template) -> Result<SecretBytes, TemplateFault> {
+        eval::render(&template.body, &self.given, &mut self.meter)
+            .map_err(|stop| stop.in_template(template.name.clone()))
     }
 }
 
@@ -120,14 +161,19 @@ impl TemplateProblem {
     pub fn is_limit(&self) -> bool {
         matches!(
             self,
-            Self::SourceLimit | Self::NestingLimit | Self::StepLimit | Self::WorkLimit | Self::OutputLimit
+            Self::SourceLimit
+                | Self::NestingLimit
+                | Self::NameLimit
+                | Self::StepLimit
+                | Self::WorkLimit
+                | Self::OutputLimit
         )
     }
 }
 
 impl fmt::Display for TemplateFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "template `{}`", self.template)?;
+        write!(f, "template `{}`", Shown::whole(&self.template))?;
         if self.line > 0 {
             write!(f, ", line {}", self.line)?;
         }

@@ -8,12 +8,18 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::ValueKind;
 
 use super::functions::{self, Function, Test};
-use super::{AtLine, MAX_NESTING, MAX_SOURCE, MAX_TAG_OPERATORS, Stop, TemplateProblem};
+use super::{AtLine, MAX_NAME, MAX_NESTING, MAX_TAG_OPERATORS, Stop, TemplateProblem};
 
-/// A statement.
-pub(super) enum Stmt {
+/// A statement and the line it starts in.
+pub(super) struct Stmt {
+    pub(super) line: u32,
+    pub(super) kind: StmtKind,
+}
+
+/// What a statement does.
+pub(super) enum StmtKind {
     /// Text as it stands.
-    Raw { text: String, line: u32 },
+    Raw(String),
     /// `{{ … }}`.
     Emit(Expr),
     /// `{% for … %}`.
@@ -36,7 +42,6 @@ pub(super) enum Stmt {
         name: Option<String>,
         body: Vec<Stmt>,
         filter: Option<Expr>,
-        line: u32,
     },
 }
 
@@ -115,9 +120,6 @@ pub(super) enum Comparison {
 
 /// Parses and checks `source`.
 pub(super) fn parse(source: &str) -> Result<Vec<Stmt>, Stop> {
-    if source.len() > MAX_SOURCE {
-        return Err(TemplateProblem::SourceLimit).at(0);
-    }
     let mut syntax = SyntaxConfig::builder();
     // What the author wrote is what comes out; a newline at the end is the author's choice.
     syntax.keep_trailing_newline(true);
@@ -133,7 +135,9 @@ pub(super) fn parse(source: &str) -> Result<Vec<Stmt>, Stop> {
 /// Refuses what would make the parser, or a walk over its tree, recurse too deeply.
 fn check_tokens(source: &str, syntax: &SyntaxConfig) -> Result<(), Stop> {
     let (mut first, mut in_set) = (false, false);
-    let (mut operators, mut brackets, mut blocks, mut alternatives) = (0_usize, 0_usize, 0_usize, 0_usize);
+    let (mut operators, mut brackets, mut blocks) = (0_usize, 0_usize, 0_usize);
+    // An `elif` lies inside what it is the alternative to, until the whole `if` ends.
+    let (mut alternatives, mut of_open_ifs) = (0_usize, Vec::new());
     for token in tokenize(source, false, syntax.clone()) {
         let (token, span) = token.map_err(|error| syntax_stop(&error))?;
         let opens_tag = std::mem::replace(&mut first, matches!(token, Token::BlockStart));
@@ -142,11 +146,27 @@ fn check_tokens(source: &str, syntax: &SyntaxConfig) -> Result<(), Stop> {
             Token::Ident(opening @ ("for" | "if" | "with" | "filter" | "set")) if opens_tag => {
                 blocks += 1;
                 in_set = opening == "set";
+                if opening == "if" {
+                    of_open_ifs.push(0);
+                }
             }
-            Token::Ident("endfor" | "endif" | "endwith" | "endfilter" | "endset") if opens_tag => {
+            Token::Ident(closing @ ("endfor" | "endif" | "endwith" | "endfilter" | "endset"))
+                if opens_tag =>
+            {
                 blocks = blocks.saturating_sub(1);
+                if closing == "endif" {
+                    alternatives -= of_open_ifs.pop().unwrap_or(0);
+                }
             }
-            Token::Ident("elif") if opens_tag => alternatives += 1,
+            Token::Ident("elif") if opens_tag => {
+                alternatives += 1;
+                if let Some(of_this) = of_open_ifs.last_mut() {
+                    *of_this += 1;
+                }
+            }
+            Token::Ident(name) if name.len() > MAX_NAME => {
+                return Err(TemplateProblem::NameLimit).at(line_of(span));
+            }
             // `{% set x = … %}` opens nothing.
             Token::Assign if in_set && brackets == 0 => {
                 blocks = blocks.saturating_sub(1);
@@ -210,58 +230,74 @@ fn statements(children: &[ast::Stmt<'_>]) -> Result<Vec<Stmt>, Stop> {
 }
 
 fn statement(stmt: &ast::Stmt<'_>) -> Result<Stmt, Stop> {
-    Ok(match stmt {
-        ast::Stmt::EmitRaw(raw) => Stmt::Raw {
-            text: raw.raw.to_owned(),
-            line: line_of(raw.span()),
-        },
-        ast::Stmt::EmitExpr(emit) => Stmt::Emit(expression(&emit.expr)?),
-        ast::Stmt::ForLoop(node) => {
-            if node.recursive {
-                return unsupported("a recursive loop", node.span());
-            }
-            let (targets, unpack) = targets(&node.target)?;
-            Stmt::For(Box::new(For {
-                targets,
-                unpack,
-                items: expression(&node.iter)?,
-                condition: node.filter_expr.as_ref().map(expression).transpose()?,
-                body: statements(&node.body)?,
-                otherwise: statements(&node.else_body)?,
-            }))
+    let (span, kind) = match stmt {
+        ast::Stmt::EmitRaw(raw) => (raw.span(), StmtKind::Raw(raw.raw.to_owned())),
+        ast::Stmt::EmitExpr(emit) => (emit.span(), StmtKind::Emit(expression(&emit.expr)?)),
+        ast::Stmt::ForLoop(node) => (node.span(), StmtKind::For(Box::new(for_loop(node)?))),
+        ast::Stmt::IfCond(node) => {
+            let kind = StmtKind::If {
+                condition: expression(&node.expr)?,
+                then: statements(&node.true_body)?,
+                otherwise: statements(&node.false_body)?,
+            };
+            (node.span(), kind)
         }
-        ast::Stmt::IfCond(node) => Stmt::If {
-            condition: expression(&node.expr)?,
-            then: statements(&node.true_body)?,
-            otherwise: statements(&node.false_body)?,
-        },
-        ast::Stmt::WithBlock(node) => Stmt::With {
-            bindings: node
-                .assignments
-                .iter()
-                .map(|(target, value)| Ok((name_of(target)?, expression(value)?)))
-                .collect::<Result<_, Stop>>()?,
-            body: statements(&node.body)?,
-        },
-        ast::Stmt::Set(node) => Stmt::Set {
-            name: name_of(&node.target)?,
-            value: expression(&node.expr)?,
-        },
-        ast::Stmt::SetBlock(node) => Stmt::Capture {
-            name: Some(name_of(&node.target)?),
-            body: statements(&node.body)?,
-            filter: node.filter.as_ref().map(expression).transpose()?,
-            line: line_of(node.span()),
-        },
-        ast::Stmt::FilterBlock(node) => Stmt::Capture {
-            name: None,
-            body: statements(&node.body)?,
-            filter: Some(expression(&node.filter)?),
-            line: line_of(node.span()),
-        },
+        ast::Stmt::WithBlock(node) => {
+            let kind = StmtKind::With {
+                bindings: node
+                    .assignments
+                    .iter()
+                    .map(|(target, value)| Ok((name_of(target)?, expression(value)?)))
+                    .collect::<Result<_, Stop>>()?,
+                body: statements(&node.body)?,
+            };
+            (node.span(), kind)
+        }
+        ast::Stmt::Set(node) => {
+            let kind = StmtKind::Set {
+                name: name_of(&node.target)?,
+                value: expression(&node.expr)?,
+            };
+            (node.span(), kind)
+        }
+        ast::Stmt::SetBlock(node) => {
+            let kind = StmtKind::Capture {
+                name: Some(name_of(&node.target)?),
+                body: statements(&node.body)?,
+                filter: node.filter.as_ref().map(expression).transpose()?,
+            };
+            (node.span(), kind)
+        }
+        ast::Stmt::FilterBlock(node) => {
+            let kind = StmtKind::Capture {
+                name: None,
+                body: statements(&node.body)?,
+                filter: Some(expression(&node.filter)?),
+            };
+            (node.span(), kind)
+        }
         ast::Stmt::AutoEscape(node) => return unsupported("`autoescape`", node.span()),
         ast::Stmt::Do(node) => return unsupported("`do`", node.span()),
         ast::Stmt::Template(node) => return unsupported("a nested template", node.span()),
+    };
+    Ok(Stmt {
+        line: line_of(span),
+        kind,
+    })
+}
+
+fn for_loop(node: Node<'_, ast::ForLoop<'_>>) -> Result<For, Stop> {
+    if node.recursive {
+        return unsupported("a recursive loop", node.span());
+    }
+    let (targets, unpack) = targets(&node.target)?;
+    Ok(For {
+        targets,
+        unpack,
+        items: expression(&node.iter)?,
+        condition: node.filter_expr.as_ref().map(expression).transpose()?,
+        body: statements(&node.body)?,
+        otherwise: statements(&node.else_body)?,
     })
 }
 

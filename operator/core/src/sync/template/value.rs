@@ -1,5 +1,6 @@
 //! The values a template works with, the buffers they are built in, and the budget that pays for both.
 
+use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -21,7 +22,7 @@ pub(super) enum Value {
     Bool(bool),
     Int(i64),
     /// A number that is no 64-bit whole number, as it was written in JSON.
-    Number(Rc<str>),
+    Number(Rc<Zeroizing<String>>),
     Text(Rc<Zeroizing<String>>),
     /// Bytes that are not UTF-8.
     Bytes(Rc<SecretBytes>),
@@ -37,11 +38,18 @@ pub(super) struct List {
 
 /// Members in a fixed order, and how deep the deepest of them is.
 pub(super) struct Map {
-    pub(super) members: BTreeMap<String, Value>,
+    pub(super) members: Members,
     depth: usize,
 }
 
-/// What a rendering may still spend.
+/// The members of a map by their names.
+pub(super) type Members = BTreeMap<Name, Value>;
+
+/// The name of a member. It may have been made of a value, so it is wiped like one.
+#[derive(PartialEq, Eq)]
+pub(super) struct Name(Zeroizing<String>);
+
+/// What the templates of one Secret may still spend.
 pub(super) struct Meter {
     steps: u32,
     work: usize,
@@ -51,14 +59,16 @@ pub(super) struct Meter {
 #[derive(Default)]
 pub(super) struct Buffer(Zeroizing<String>);
 
-impl Meter {
-    pub(super) fn new() -> Self {
+impl Default for Meter {
+    fn default() -> Self {
         Self {
             steps: MAX_STEPS,
             work: MAX_WORK,
         }
     }
+}
 
+impl Meter {
     /// Pays for one step.
     pub(super) fn step(&mut self) -> Outcome<()> {
         self.steps = self.steps.checked_sub(1).ok_or(TemplateProblem::StepLimit)?;
@@ -112,16 +122,53 @@ impl Buffer {
     }
 }
 
-impl Value {
-    /// Copies `bytes` into a text, or into bytes where they are no UTF-8.
-    pub(super) fn from_bytes(meter: &mut Meter, bytes: &[u8]) -> Outcome<Self> {
-        if let Ok(text) = std::str::from_utf8(bytes) {
-            return Self::text(meter, text);
-        }
-        meter.work(bytes.len())?;
-        Ok(Self::Bytes(Rc::new(SecretBytes::new(bytes.to_vec()))))
+impl Name {
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
     }
+}
 
+impl Ord for Name {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_str().cmp(other.as_str())
+    }
+}
+
+impl PartialOrd for Name {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl From<Zeroizing<String>> for Name {
+    fn from(name: Zeroizing<String>) -> Self {
+        Self(name)
+    }
+}
+
+impl From<&str> for Name {
+    fn from(name: &str) -> Self {
+        Self(Zeroizing::new(name.to_owned()))
+    }
+}
+
+impl Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl From<SecretBytes> for Value {
+    /// A text, or bytes where they are no UTF-8. Nothing is copied.
+    fn from(bytes: SecretBytes) -> Self {
+        match bytes.into_text() {
+            Ok(text) => Self::Text(Rc::new(text)),
+            Err(bytes) => Self::Bytes(Rc::new(bytes)),
+        }
+    }
+}
+
+impl Value {
     pub(super) fn text(meter: &mut Meter, text: &str) -> Outcome<Self> {
         let mut buffer = Buffer::with_capacity(text.len());
         buffer.push(meter, text)?;
@@ -134,10 +181,19 @@ impl Value {
         Ok(Self::List(Rc::new(List { items, depth })))
     }
 
-    pub(super) fn map(meter: &mut Meter, members: BTreeMap<String, Self>) -> Outcome<Self> {
-        meter.work(members.keys().map(|name| name.len() + size_of::<Self>()).sum())?;
+    pub(super) fn map(meter: &mut Meter, members: Members) -> Outcome<Self> {
+        let names: usize = members.keys().map(|name| name.as_str().len()).sum();
+        // They are kept in groups with room for eleven, of which all but one are at least half full.
+        let room = (members.len() / 5 + 1) * 11 * size_of::<(Name, Self)>();
+        meter.work(names + room)?;
         let depth = nested(members.values())?;
         Ok(Self::Map(Rc::new(Map { members, depth })))
+    }
+
+    /// The map of the values that templates are given, none of which is a list or map. How large it may be is decided
+    /// where the values are made.
+    pub(super) fn given(members: Members) -> Self {
+        Self::Map(Rc::new(Map { members, depth: 1 }))
     }
 
     fn depth(&self) -> usize {
@@ -156,13 +212,12 @@ impl Value {
         }
     }
 
-    /// The value as text: what `{{ … }}` prints.
+    /// The value as text: what `{{ … }}` prints. It is shared and not copied, and so free; whoever reads it pays.
     pub(super) fn to_text(&self) -> Outcome<Rc<Zeroizing<String>>> {
         let plain = |text: &str| Rc::new(Zeroizing::new(text.to_owned()));
         match self {
-            Self::Text(text) => Ok(Rc::clone(text)),
+            Self::Text(text) | Self::Number(text) => Ok(Rc::clone(text)),
             Self::Int(number) => Ok(plain(&number.to_string())),
-            Self::Number(digits) => Ok(plain(digits)),
             Self::Bool(true) => Ok(plain("true")),
             Self::Bool(false) => Ok(plain("false")),
             Self::Undefined(name) => Err(TemplateProblem::Undefined(name.clone())),
@@ -177,6 +232,13 @@ impl Value {
         }
     }
 
+    /// The text of the value, paid for by `meter`.
+    pub(super) fn read(&self, meter: &mut Meter) -> Outcome<Rc<Zeroizing<String>>> {
+        let text = self.to_text()?;
+        meter.work(text.len())?;
+        Ok(text)
+    }
+
     /// Runs `read` on the bytes of a text or of binary data, paid for by `meter`.
     pub(super) fn with_bytes<T>(
         &self,
@@ -187,8 +249,7 @@ impl Value {
             meter.work(bytes.len())?;
             return read(meter, bytes.expose());
         }
-        let text = self.to_text()?;
-        meter.work(text.len())?;
+        let text = self.read(meter)?;
         read(meter, text.as_bytes())
     }
 
@@ -203,13 +264,16 @@ impl Value {
     }
 
     /// Whether it counts as true: not empty, zero, `none` or `false`.
-    pub(super) fn is_true(&self) -> Outcome<bool> {
+    pub(super) fn is_true(&self, meter: &mut Meter) -> Outcome<bool> {
         Ok(match self {
             Self::Undefined(name) => return Err(TemplateProblem::Undefined(name.clone())),
             Self::Null => false,
             Self::Bool(value) => *value,
             Self::Int(number) => *number != 0,
-            Self::Number(digits) => digits.bytes().any(|b| matches!(b, b'1'..=b'9')),
+            Self::Number(digits) => {
+                meter.work(digits.len())?;
+                digits.bytes().any(|b| matches!(b, b'1'..=b'9'))
+            }
             Self::Text(text) => !text.is_empty(),
             Self::Bytes(bytes) => !bytes.is_empty(),
             Self::List(list) => !list.items.is_empty(),
@@ -218,7 +282,8 @@ impl Value {
     }
 
     /// The member `name` of a map; `None` for a member that does not exist.
-    pub(super) fn member(&self, name: &str) -> Outcome<Option<Self>> {
+    pub(super) fn member(&self, name: &str, meter: &mut Meter) -> Outcome<Option<Self>> {
+        meter.work(name.len())?;
         match self {
             Self::Map(map) => Ok(map.members.get(name).cloned()),
             Self::Undefined(name) => Err(TemplateProblem::Undefined(name.clone())),
@@ -257,7 +322,10 @@ impl Value {
                 meter.work(list.items.len() * size_of::<Self>())?;
                 Ok(list.items.clone())
             }
-            Self::Map(map) => map.members.keys().map(|name| Self::text(meter, name)).collect(),
+            Self::Map(map) => {
+                let names = map.members.keys();
+                names.map(|name| Self::text(meter, name.as_str())).collect()
+            }
             Self::Undefined(name) => Err(TemplateProblem::Undefined(name.clone())),
             _ => Err(TemplateProblem::Unfit(
                 "a list or map is expected here; see `split`, `lines` and `fromjson`",
@@ -275,8 +343,7 @@ impl Value {
             (Self::Null, Self::Null) => true,
             (Self::Bool(a), Self::Bool(b)) => a == b,
             (Self::Int(a), Self::Int(b)) => a == b,
-            (Self::Number(a), Self::Number(b)) => a == b,
-            (Self::Text(a), Self::Text(b)) => {
+            (Self::Number(a), Self::Number(b)) | (Self::Text(a), Self::Text(b)) => {
                 meter.work(a.len().min(b.len()))?;
                 a == b
             }
@@ -296,11 +363,12 @@ impl Value {
                 true
             }
             (Self::Map(a), Self::Map(b)) => {
-                if !a.members.keys().eq(b.members.keys()) {
+                if a.members.len() != b.members.len() {
                     return Ok(false);
                 }
-                for (a, b) in a.members.values().zip(b.members.values()) {
-                    if !a.equals(b, meter)? {
+                for ((name, a), (other, b)) in a.members.iter().zip(&b.members) {
+                    meter.work(name.as_str().len())?;
+                    if name != other || !a.equals(b, meter)? {
                         return Ok(false);
                     }
                 }
@@ -338,10 +406,10 @@ impl Value {
                 }
                 Ok(false)
             }
-            Self::Map(map) => Ok(map.members.contains_key(part.to_text()?.as_str())),
+            Self::Map(map) => Ok(map.members.contains_key(part.read(meter)?.as_str())),
             Self::Text(text) => {
                 meter.work(text.len())?;
-                Ok(text.contains(part.to_text()?.as_str()))
+                Ok(text.contains(part.read(meter)?.as_str()))
             }
             Self::Undefined(name) => Err(TemplateProblem::Undefined(name.clone())),
             _ => Err(TemplateProblem::Unfit(

@@ -19,8 +19,7 @@ pub(super) fn hex_encode(meter: &mut Meter, args: &[Value]) -> Outcome<Value> {
     args[0].with_bytes(meter, |meter, bytes| {
         let mut out = Buffer::with_capacity(bytes.len() * 2);
         for byte in bytes {
-            out.push_char(meter, char::from(HEX_DIGITS[usize::from(byte >> 4)]))?;
-            out.push_char(meter, char::from(HEX_DIGITS[usize::from(byte & 15)]))?;
+            push_hex(meter, &mut out, *byte, HEX_DIGITS)?;
         }
         Ok(out.into_value())
     })
@@ -33,7 +32,8 @@ pub(super) fn url_encode(meter: &mut Meter, args: &[Value]) -> Outcome<Value> {
             if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
                 out.push_char(meter, char::from(*byte))?;
             } else {
-                out.push(meter, &format!("%{byte:02X}"))?;
+                out.push(meter, "%")?;
+                push_hex(meter, &mut out, *byte, b"0123456789ABCDEF")?;
             }
         }
         Ok(out.into_value())
@@ -57,6 +57,13 @@ pub(super) fn hex_decode(meter: &mut Meter, args: &[Value]) -> Outcome<Value> {
     decoded(meter, &args[0], Decode::Hex, "a text is not valid hexadecimal")
 }
 
+fn push_hex(meter: &mut Meter, out: &mut Buffer, byte: u8, digits: &[u8; 16]) -> Outcome<()> {
+    for nibble in [byte >> 4, byte & 15] {
+        out.push_char(meter, char::from(digits[usize::from(nibble)]))?;
+    }
+    Ok(())
+}
+
 fn base64_with(engine: &GeneralPurpose, meter: &mut Meter, value: &Value) -> Outcome<Value> {
     value.with_bytes(meter, |meter, bytes| {
         let mut out = Buffer::with_capacity(bytes.len().div_ceil(3) * 4);
@@ -76,7 +83,9 @@ fn base64_with(engine: &GeneralPurpose, meter: &mut Meter, value: &Value) -> Out
 
 fn decoded(meter: &mut Meter, value: &Value, encoding: Decode, problem: &'static str) -> Outcome<Value> {
     value.with_bytes(meter, |meter, bytes| {
+        // What comes out is no longer than what was read.
+        meter.work(bytes.len())?;
         let plain = encoding.apply(bytes).ok_or(TemplateProblem::Unfit(problem))?;
-        Value::from_bytes(meter, plain.expose())
+        Ok(Value::from(plain))
     })
 }

@@ -1,13 +1,14 @@
 //! PEM texts: blocks between `-----BEGIN X-----` and `-----END X-----`, handled as they are written.
 
-use super::text::read;
+use std::collections::BTreeSet;
+
 use crate::sync::template::TemplateProblem;
 use crate::sync::template::value::{Buffer, Meter, Outcome, Value};
 
 pub(super) fn split(meter: &mut Meter, args: &[Value]) -> Outcome<Value> {
-    let label = args.get(1).map(Value::to_text).transpose()?;
-    let text = read(meter, &args[0])?;
-    let blocks = blocks(&text)?;
+    let label = args.get(1).map(|label| label.read(meter)).transpose()?;
+    let text = args[0].read(meter)?;
+    let blocks = blocks(meter, &text)?;
     let wanted = blocks
         .iter()
         .filter(|block| label.as_ref().is_none_or(|label| block.label == label.as_str()));
@@ -16,8 +17,8 @@ pub(super) fn split(meter: &mut Meter, args: &[Value]) -> Outcome<Value> {
 }
 
 pub(super) fn leaf(meter: &mut Meter, args: &[Value]) -> Outcome<Value> {
-    let text = read(meter, &args[0])?;
-    let blocks = certificates(&text)?;
+    let text = args[0].read(meter)?;
+    let blocks = certificates(meter, &text)?;
     let first = blocks
         .first()
         .ok_or(TemplateProblem::Unfit("a PEM text has no certificate"))?;
@@ -25,17 +26,17 @@ pub(super) fn leaf(meter: &mut Meter, args: &[Value]) -> Outcome<Value> {
 }
 
 pub(super) fn chain(meter: &mut Meter, args: &[Value]) -> Outcome<Value> {
-    let text = read(meter, &args[0])?;
+    let text = args[0].read(meter)?;
     let mut out = Buffer::default();
-    for block in certificates(&text)?.iter().skip(1) {
+    for block in certificates(meter, &text)?.iter().skip(1) {
         push_block(meter, &mut out, block)?;
     }
     Ok(out.into_value())
 }
 
 pub(super) fn key(meter: &mut Meter, args: &[Value]) -> Outcome<Value> {
-    let text = read(meter, &args[0])?;
-    let keys: Vec<_> = blocks(&text)?
+    let text = args[0].read(meter)?;
+    let keys: Vec<_> = blocks(meter, &text)?
         .into_iter()
         .filter(|block| block.label.ends_with("PRIVATE KEY"))
         .collect();
@@ -53,31 +54,26 @@ pub(super) fn bundle(meter: &mut Meter, args: &[Value]) -> Outcome<Value> {
         match arg {
             Value::List(list) => {
                 for item in &list.items {
-                    texts.push(read(meter, item)?);
+                    texts.push(item.read(meter)?);
                 }
             }
-            single => texts.push(read(meter, single)?),
-        }
-    }
-    let mut kept: Vec<Block<'_>> = Vec::new();
-    for text in &texts {
-        for block in blocks(text)? {
-            meter.step()?;
-            meter.work(block.text.len().saturating_mul(kept.len()))?;
-            if !kept.contains(&block) {
-                kept.push(block);
-            }
+            single => texts.push(single.read(meter)?),
         }
     }
     let mut out = Buffer::default();
-    for block in &kept {
-        push_block(meter, &mut out, block)?;
+    let mut kept = BTreeSet::new();
+    for text in &texts {
+        for block in blocks(meter, text)? {
+            meter.work(block.text.len())?;
+            if kept.insert(block.text) {
+                push_block(meter, &mut out, &block)?;
+            }
+        }
     }
     Ok(out.into_value())
 }
 
 /// One block, from its BEGIN line to its END line, without the line end after it.
-#[derive(PartialEq, Eq)]
 struct Block<'a> {
     label: &'a str,
     text: &'a str,
@@ -88,10 +84,11 @@ const DASHES: &str = "-----";
 const BROKEN: TemplateProblem = TemplateProblem::Unfit("a text is not valid PEM");
 
 /// The blocks of `text`; what stands between them (comments, bag attributes) is left out.
-fn blocks(text: &str) -> Outcome<Vec<Block<'_>>> {
+fn blocks<'a>(meter: &mut Meter, text: &'a str) -> Outcome<Vec<Block<'a>>> {
     let mut found = Vec::new();
     let mut rest = text;
     while let Some(at) = rest.find(BEGIN) {
+        meter.step()?;
         let here = &rest[at..];
         let label = here[BEGIN.len()..].split_once(DASHES).ok_or(BROKEN)?.0;
         if label.is_empty() || label.contains('\n') {
@@ -108,8 +105,8 @@ fn blocks(text: &str) -> Outcome<Vec<Block<'_>>> {
     if found.is_empty() { Err(BROKEN) } else { Ok(found) }
 }
 
-fn certificates(text: &str) -> Outcome<Vec<Block<'_>>> {
-    Ok(blocks(text)?
+fn certificates<'a>(meter: &mut Meter, text: &'a str) -> Outcome<Vec<Block<'a>>> {
+    Ok(blocks(meter, text)?
         .into_iter()
         .filter(|block| block.label == "CERTIFICATE")
         .collect())
@@ -122,7 +119,6 @@ fn one(meter: &mut Meter, block: &Block<'_>) -> Outcome<Value> {
 }
 
 fn push_block(meter: &mut Meter, out: &mut Buffer, block: &Block<'_>) -> Outcome<()> {
-    meter.step()?;
     out.push(meter, block.text)?;
     out.push(meter, "\n")
 }

@@ -1,12 +1,11 @@
 //! JSON and what is made of it.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::encode::base64_encode;
-use super::text::{push_quoted, read};
-use crate::sync::json::{Json, JsonError, Shape};
-use crate::sync::template::value::{Buffer, Meter, Outcome, Value};
+use super::text::push_quoted;
+use crate::sync::json::{Json, Shape};
+use crate::sync::template::value::{Buffer, Members, Meter, Name, Outcome, Value};
 use crate::sync::template::{MAX_NESTING, TemplateProblem};
 
 pub(super) fn keys(meter: &mut Meter, args: &[Value]) -> Outcome<Value> {
@@ -27,7 +26,7 @@ pub(super) fn items(meter: &mut Meter, args: &[Value]) -> Outcome<Value> {
         .members
         .iter()
         .map(|(name, value)| {
-            let name = Value::text(meter, name)?;
+            let name = Value::text(meter, name.as_str())?;
             Value::list(meter, vec![name, value.clone()])
         })
         .collect::<Outcome<_>>()?;
@@ -41,13 +40,13 @@ pub(super) fn to_json(meter: &mut Meter, args: &[Value]) -> Outcome<Value> {
 }
 
 pub(super) fn from_json(meter: &mut Meter, args: &[Value]) -> Outcome<Value> {
-    let text = read(meter, &args[0])?;
-    let json = Json::parse(text.as_bytes()).map_err(refused)?;
-    value_of(meter, json, text.len(), 0)
+    let text = args[0].read(meter)?;
+    let json = Json::parse(text.as_bytes()).map_err(|_| NOT_JSON)?;
+    value_of(meter, json, 0)
 }
 
 pub(super) fn docker_config(meter: &mut Meter, args: &[Value]) -> Outcome<Value> {
-    let (server, user, password) = (args[0].to_text()?, args[1].to_text()?, args[2].to_text()?);
+    let (server, user, password) = (args[0].to_text()?, args[1].read(meter)?, args[2].to_text()?);
     if user.contains(':') {
         return Err(TemplateProblem::Unfit(
             "a registry user name must not contain `:`",
@@ -58,17 +57,17 @@ pub(super) fn docker_config(meter: &mut Meter, args: &[Value]) -> Outcome<Value>
         pair.push(meter, part)?;
     }
     let auth = base64_encode(meter, &[pair.into_value()])?;
-    let mut entry = BTreeMap::from([
-        ("auth".to_owned(), auth),
-        ("password".to_owned(), args[2].clone()),
-        ("username".to_owned(), args[1].clone()),
+    let mut entry = Members::from([
+        ("auth".into(), auth),
+        ("password".into(), args[2].clone()),
+        ("username".into(), args[1].clone()),
     ]);
     if let Some(email) = args.get(3) {
-        entry.insert("email".to_owned(), email.clone());
+        entry.insert("email".into(), email.clone());
     }
     let entry = Value::map(meter, entry)?;
-    let servers = Value::map(meter, BTreeMap::from([(server.as_str().to_owned(), entry)]))?;
-    let config = Value::map(meter, BTreeMap::from([("auths".to_owned(), servers)]))?;
+    let servers = Value::map(meter, Members::from([(server.as_str().into(), entry)]))?;
+    let config = Value::map(meter, Members::from([("auths".into(), servers)]))?;
     to_json(meter, &[config])
 }
 
@@ -95,7 +94,7 @@ fn push_json(meter: &mut Meter, out: &mut Buffer, value: &Value) -> Outcome<()> 
                 if index > 0 {
                     out.push(meter, ",")?;
                 }
-                push_quoted(meter, out, name)?;
+                push_quoted(meter, out, name.as_str())?;
                 out.push(meter, ":")?;
                 push_json(meter, out, item)?;
             }
@@ -105,51 +104,45 @@ fn push_json(meter: &mut Meter, out: &mut Buffer, value: &Value) -> Outcome<()> 
     }
 }
 
-/// `size` is the length of the text around `json`: walking into an object or array reads all of it again.
-fn value_of(meter: &mut Meter, json: Json<'_>, size: usize, depth: usize) -> Outcome<Value> {
+/// Walking over an object or array reads all of its text again.
+fn value_of(meter: &mut Meter, json: Json<'_>, depth: usize) -> Outcome<Value> {
     meter.step()?;
     if depth > MAX_NESTING {
         return Err(TemplateProblem::NestingLimit);
     }
+    meter.work(json.len())?;
     match json.shape() {
         Shape::Null => Ok(Value::Null),
         Shape::Bool(value) => Ok(Value::Bool(value)),
         Shape::Number(digits) => match digits.parse::<i64>() {
             // `-0` and the like are no whole numbers: they would come out spelled in another way.
             Ok(number) if number.to_string() == digits => Ok(Value::Int(number)),
-            _ => {
-                meter.work(digits.len())?;
-                Ok(Value::Number(Rc::from(digits)))
-            }
+            _ => Ok(Value::Number(Rc::new(digits.to_owned().into()))),
         },
         Shape::Text(text) => {
             let text = text
                 .unquote()
                 .ok_or(TemplateProblem::Unfit("a JSON text holds half a character"))?;
-            Value::text(meter, &text)
+            Ok(Value::Text(Rc::new(text.into_owned())))
         }
         Shape::Array => {
-            meter.work(size)?;
-            let mut items = Vec::new();
-            for item in json.elements().map_err(refused)? {
-                items.push(value_of(meter, item, item.len(), depth + 1)?);
-            }
+            let items = json.elements().map(|item| value_of(meter, item, depth + 1));
+            let items = items.collect::<Outcome<_>>()?;
             Value::list(meter, items)
         }
         Shape::Object => {
-            meter.work(size)?;
-            let mut members = BTreeMap::new();
-            for (name, item) in json.members().map_err(refused)? {
-                members.insert(name.into_owned(), value_of(meter, item, item.len(), depth + 1)?);
+            let mut members = Members::new();
+            for (name, item) in json.members() {
+                let name = Name::from(name.unquote().ok_or(NOT_JSON)?.into_owned());
+                if members.insert(name, value_of(meter, item, depth + 1)?).is_some() {
+                    return Err(TemplateProblem::Unfit(
+                        "a JSON object names the same member twice",
+                    ));
+                }
             }
             Value::map(meter, members)
         }
     }
 }
 
-fn refused(error: JsonError) -> TemplateProblem {
-    TemplateProblem::Unfit(match error {
-        JsonError::Syntax => "a text is not valid JSON",
-        JsonError::Duplicate => "a JSON object names the same member twice",
-    })
-}
+const NOT_JSON: TemplateProblem = TemplateProblem::Unfit("a text is not valid JSON");

@@ -1,10 +1,8 @@
 //! Text and lists.
 
 use std::cmp::Ordering;
-use std::rc::Rc;
 
-use zeroize::Zeroizing;
-
+use crate::sync::decode::HEX_DIGITS;
 use crate::sync::template::value::{Buffer, Meter, Outcome, Value};
 use crate::sync::template::{MAX_RANGE, TemplateProblem};
 
@@ -21,37 +19,37 @@ pub(super) fn lower(meter: &mut Meter, args: &[Value]) -> Outcome<Value> {
 }
 
 pub(super) fn trim(meter: &mut Meter, args: &[Value]) -> Outcome<Value> {
-    let text = read(meter, &args[0])?;
+    let text = args[0].read(meter)?;
     Value::text(meter, text.trim())
 }
 
 pub(super) fn replace(meter: &mut Meter, args: &[Value]) -> Outcome<Value> {
-    let (text, from, to) = (read(meter, &args[0])?, args[1].to_text()?, args[2].to_text()?);
+    let (text, from, to) = (args[0].read(meter)?, args[1].read(meter)?, args[2].to_text()?);
     if from.is_empty() {
         return Err(TemplateProblem::Unfit("`replace` needs a text to look for"));
     }
     let mut out = Buffer::with_capacity(text.len());
-    let mut rest = text.as_str();
-    while let Some(at) = rest.find(from.as_str()) {
-        out.push(meter, &rest[..at])?;
+    let mut kept = 0;
+    // One search for all of them: each search prepares itself by reading the text it looks for.
+    for (at, found) in text.match_indices(from.as_str()) {
+        out.push(meter, &text[kept..at])?;
         out.push(meter, &to)?;
-        rest = &rest[at + from.len()..];
+        kept = at + found.len();
     }
-    out.push(meter, rest)?;
+    out.push(meter, &text[kept..])?;
     Ok(out.into_value())
 }
 
 pub(super) fn indent(meter: &mut Meter, args: &[Value]) -> Outcome<Value> {
-    let text = read(meter, &args[0])?;
-    let width = usize::try_from(args[1].as_int()?)
-        .ok()
-        .filter(|width| *width <= 64);
-    let width = width.ok_or(TemplateProblem::Unfit("`indent` takes 0 to 64 spaces"))?;
+    let text = args[0].read(meter)?;
+    let width = usize::try_from(args[1].as_int()?).ok();
+    let margin = width.and_then(|width| SPACES.get(..width));
+    let margin = margin.ok_or(TemplateProblem::Unfit("`indent` takes 0 to 64 spaces"))?;
     let mut out = Buffer::with_capacity(text.len());
     for (index, line) in text.split_inclusive('\n').enumerate() {
         // A blank line gets no trailing spaces.
         if index > 0 && !line.trim_end().is_empty() {
-            out.push(meter, &" ".repeat(width))?;
+            out.push(meter, margin)?;
         }
         out.push(meter, line)?;
     }
@@ -59,7 +57,7 @@ pub(super) fn indent(meter: &mut Meter, args: &[Value]) -> Outcome<Value> {
 }
 
 pub(super) fn split(meter: &mut Meter, args: &[Value]) -> Outcome<Value> {
-    let (text, separator) = (read(meter, &args[0])?, args[1].to_text()?);
+    let (text, separator) = (args[0].read(meter)?, args[1].read(meter)?);
     if separator.is_empty() {
         return Err(TemplateProblem::Unfit("`split` needs a separator"));
     }
@@ -71,7 +69,7 @@ pub(super) fn split(meter: &mut Meter, args: &[Value]) -> Outcome<Value> {
 }
 
 pub(super) fn lines(meter: &mut Meter, args: &[Value]) -> Outcome<Value> {
-    let text = read(meter, &args[0])?;
+    let text = args[0].read(meter)?;
     let lines = text
         .lines()
         .map(|line| piece_of(meter, line))
@@ -97,7 +95,7 @@ pub(super) fn length(meter: &mut Meter, args: &[Value]) -> Outcome<Value> {
         Value::List(list) => list.items.len(),
         Value::Map(map) => map.members.len(),
         Value::Bytes(bytes) => bytes.len(),
-        other => read(meter, other)?.chars().count(),
+        other => other.read(meter)?.chars().count(),
     };
     i64::try_from(length)
         .map(Value::Int)
@@ -105,7 +103,7 @@ pub(super) fn length(meter: &mut Meter, args: &[Value]) -> Outcome<Value> {
 }
 
 pub(super) fn quote(meter: &mut Meter, args: &[Value]) -> Outcome<Value> {
-    let text = read(meter, &args[0])?;
+    let text = args[0].read(meter)?;
     let mut out = Buffer::with_capacity(text.len() + 2);
     push_quoted(meter, &mut out, &text)?;
     Ok(out.into_value())
@@ -132,12 +130,13 @@ pub(super) fn last(_: &mut Meter, args: &[Value]) -> Outcome<Value> {
 
 pub(super) fn sort(meter: &mut Meter, args: &[Value]) -> Outcome<Value> {
     let mut items = args[0].elements(meter)?;
-    // Checked and paid for in advance: a comparison that fails half-way has no place in a sort.
+    // Checked and paid for in advance: a comparison that fails half-way has no place in a sort. Each of the rounds reads
+    // an element and its neighbour.
     let rounds = items.len().checked_ilog2().unwrap_or(0) as usize + 1;
     let mut bytes = 0;
     for (item, next) in items.iter().zip(items.iter().skip(1)) {
         item.order(next, meter)?;
-        bytes += item.to_text()?.len();
+        bytes += item.to_text()?.len() + next.to_text()?.len();
     }
     meter.work(
         bytes
@@ -187,20 +186,13 @@ pub(super) fn range(meter: &mut Meter, args: &[Value]) -> Outcome<Value> {
 }
 
 pub(super) fn starts_with(meter: &mut Meter, args: &[Value]) -> Outcome<bool> {
-    let part = read(meter, &args[1])?;
+    let part = args[1].read(meter)?;
     Ok(args[0].to_text()?.starts_with(part.as_str()))
 }
 
 pub(super) fn ends_with(meter: &mut Meter, args: &[Value]) -> Outcome<bool> {
-    let part = read(meter, &args[1])?;
+    let part = args[1].read(meter)?;
     Ok(args[0].to_text()?.ends_with(part.as_str()))
-}
-
-/// The text of `value`, paid for.
-pub(super) fn read(meter: &mut Meter, value: &Value) -> Outcome<Rc<Zeroizing<String>>> {
-    let text = value.to_text()?;
-    meter.work(text.len())?;
-    Ok(text)
 }
 
 /// Appends `text` as a JSON string.
@@ -216,7 +208,13 @@ pub(super) fn push_quoted(meter: &mut Meter, out: &mut Buffer, text: &str) -> Ou
             '\n' => out.push(meter, "\\n")?,
             '\r' => out.push(meter, "\\r")?,
             '\t' => out.push(meter, "\\t")?,
-            other => out.push(meter, &format!("\\u{:04x}", u32::from(other)))?,
+            other => {
+                out.push(meter, "\\u")?;
+                for shift in [12, 8, 4, 0] {
+                    let digit = HEX_DIGITS[(u32::from(other) >> shift & 15) as usize];
+                    out.push_char(meter, char::from(digit))?;
+                }
+            }
         }
         rest = &rest[at + special.len_utf8()..];
     }
@@ -224,6 +222,7 @@ pub(super) fn push_quoted(meter: &mut Meter, out: &mut Buffer, text: &str) -> Ou
     out.push(meter, "\"")
 }
 
+const SPACES: &str = "                                                                ";
 const EMPTY_LIST: TemplateProblem = TemplateProblem::Unfit("an element of an empty list is asked for");
 
 fn piece_of(meter: &mut Meter, piece: &str) -> Outcome<Value> {
@@ -236,7 +235,7 @@ fn each_char(
     value: &Value,
     map: impl Fn(&mut Meter, &mut Buffer, char) -> Outcome<()>,
 ) -> Outcome<Value> {
-    let text = read(meter, value)?;
+    let text = value.read(meter)?;
     let mut out = Buffer::with_capacity(text.len());
     text.chars().try_for_each(|c| map(meter, &mut out, c))?;
     Ok(out.into_value())
