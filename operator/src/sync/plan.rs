@@ -138,9 +138,11 @@ pub fn parse(key: &ObjectKey, object: &SyncedSecret) -> Outcome<Plan> {
 fn parse_source(key: &ObjectKey, index: usize, source: &api::Source) -> Outcome<SourcePlan> {
     let version = source.version.and_then(|version| u64::try_from(version).ok());
     let one = |place| Wanted::One(RemoteRef { place, version });
-    let text = source.path.as_ref().or(source.name.as_ref());
-    let text = text.or_else(|| source.find.as_ref().and_then(|find| find.prefix.as_ref()));
-    let granted_as = text.map(|text| text.trim_end_matches('/').parse::<RemotePath>());
+    let place = source.path.as_deref().or(source.name.as_deref());
+    let prefix = source.find.as_ref().and_then(|find| find.prefix.as_deref());
+    // A prefix may be written with a slash at its end. A place that ends in one is another place.
+    let text = place.or(prefix.map(|prefix| prefix.trim_end_matches('/')));
+    let granted_as = text.map(str::parse::<RemotePath>);
     let granted_as = match (granted_as.transpose(), &source.path) {
         (Ok(path), _) => path,
         (Err(error), Some(path)) => return Err(invalid(format!("sources[{index}]: path `{path}`: {error}"))),
@@ -252,6 +254,23 @@ mod tests {
         let plan = parsed(source, target);
         plan.err()
             .unwrap_or_else(|| panic!("{source} {target} must be refused"))
+    }
+
+    #[test]
+    fn only_a_search_is_granted_without_the_slash_at_its_end() {
+        let granted = |source: &Value| {
+            let plan = parsed(source, &json!({})).unwrap();
+            let path = plan.sources[0].granted_as.as_ref();
+            path.map(|path| path.as_str().to_owned())
+        };
+        let ca = || Some("shared/ca".to_owned());
+        assert_eq!(granted(&json!({"find": {"prefix": "shared/ca/"}})), ca());
+        assert_eq!(granted(&json!({"path": "shared/ca"})), ca());
+        assert_eq!(granted(&json!({"name": "shared/ca", "key": "k"})), ca());
+        // Another secret of Barbican, which no rule for `shared/ca` covers.
+        assert_eq!(granted(&json!({"name": "shared/ca/", "key": "k"})), None);
+        let path = refused(&json!({"path": "shared/ca/"}), &json!({}));
+        assert_eq!(path.reason, Reason::SpecInvalid);
     }
 
     #[test]
