@@ -14,7 +14,7 @@ use std::str::FromStr;
 pub struct AddressPolicy {
     /// Allows 127.0.0.0/8 and `::1`: for tests and demonstrations.
     pub allow_loopback: bool,
-    /// Allows 169.254.0.0/16 and `fe80::/10`, where cloud metadata services live.
+    /// Allows 169.254.0.0/16, `fe80::/10` and the other addresses of clouds' metadata services.
     pub allow_link_local: bool,
     /// Refused whatever else is allowed: the API server's own addresses, and what the administrator adds.
     pub denied: Vec<DeniedAddress>,
@@ -59,9 +59,11 @@ pub enum AddressRefusal {
     Denied(DeniedAddress),
 }
 
-/// A text that is neither an address nor a range.
+/// A text that is neither an address nor a range whose addresses would be met.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("expected an IP address or a range such as 10.0.0.0/8")]
+#[error(
+    "expected an IP address or a range such as 10.0.0.0/8; IPv4 addresses in IPv6 form are judged as IPv4"
+)]
 pub struct NetworkError;
 
 impl AddressPolicy {
@@ -162,7 +164,16 @@ impl FromStr for Network {
         if bits > full_length(base) {
             return Err(NetworkError);
         }
-        Ok(Self { base, bits })
+        match (base, effective(base)) {
+            // No address is ever met in an IPv6 form of an IPv4 one: the range is that of the addresses themselves.
+            (IpAddr::V6(_), base @ IpAddr::V4(_)) => {
+                let bits = bits.checked_sub(96).ok_or(NetworkError)?;
+                Ok(Self { base, bits })
+            }
+            // `::` and `::1` with forms of others around them, of which none would be met.
+            (IpAddr::V6(v6), _) if is_form_of_ipv4(v6) && (96..128).contains(&bits) => Err(NetworkError),
+            _ => Ok(Self { base, bits }),
+        }
     }
 }
 
@@ -183,30 +194,51 @@ fn full_length(ip: IpAddr) -> u8 {
 /// The IPv4 address that an IPv6 form of it would reach: mapped (`::ffff:a.b.c.d`), compatible (`::a.b.c.d`) and
 /// NAT64 (`64:ff9b::a.b.c.d`).
 fn effective(ip: IpAddr) -> IpAddr {
-    let IpAddr::V6(v6) = ip else { return ip };
-    match v6.segments() {
-        // `::` and `::1` are addresses of their own and not compatible forms.
-        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => ip,
-        [0, 0, 0, 0, 0, 0xffff | 0, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+    match ip {
+        IpAddr::V6(v6) if is_form_of_ipv4(v6) && !v6.is_unspecified() && !v6.is_loopback() => {
+            let [.., high, low] = v6.segments();
             IpAddr::V4(Ipv4Addr::from_bits((u32::from(high) << 16) | u32::from(low)))
         }
         _ => ip,
     }
 }
 
-/// The metadata service that one large cloud serves at a unique-local address.
-const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+/// Whether it lies where the IPv6 forms of IPv4 addresses are. `::` and `::1` lie there as well, and are addresses of
+/// their own.
+fn is_form_of_ipv4(v6: Ipv6Addr) -> bool {
+    matches!(
+        v6.segments(),
+        [0, 0, 0, 0, 0, 0xffff | 0, _, _] | [0x64, 0xff9b, 0, 0, 0, 0, _, _]
+    )
+}
+
+/// Where clouds answer with credentials of the machine, beside the link-local addresses: Alibaba, Oracle's older one,
+/// Azure.
+const METADATA_V4: [Ipv4Addr; 3] = [
+    Ipv4Addr::new(100, 100, 100, 200),
+    Ipv4Addr::new(192, 0, 0, 192),
+    Ipv4Addr::new(168, 63, 129, 16),
+];
+
+/// The same at unique-local addresses: the instances of AWS, the pods of its EKS, Google.
+const METADATA_V6: [Ipv6Addr; 3] = [
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23),
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+];
 
 fn kind_of(ip: IpAddr) -> Option<AddressRefusal> {
     match ip {
         IpAddr::V4(v4) if v4.is_loopback() => Some(AddressRefusal::Loopback),
-        IpAddr::V4(v4) if v4.is_link_local() => Some(AddressRefusal::LinkLocal),
+        IpAddr::V4(v4) if v4.is_link_local() || METADATA_V4.contains(&v4) => Some(AddressRefusal::LinkLocal),
         // Hosts treat all of 0.0.0.0/8 as "this network", and Linux connects 0.0.0.0 to itself.
         IpAddr::V4(v4) if v4.octets()[0] == 0 => Some(AddressRefusal::Unspecified),
         IpAddr::V4(v4) if v4.is_multicast() => Some(AddressRefusal::Multicast),
         IpAddr::V4(v4) if v4.is_broadcast() => Some(AddressRefusal::Broadcast),
         IpAddr::V6(v6) if v6.is_loopback() => Some(AddressRefusal::Loopback),
-        IpAddr::V6(v6) if v6.is_unicast_link_local() || v6 == METADATA_V6 => Some(AddressRefusal::LinkLocal),
+        IpAddr::V6(v6) if v6.is_unicast_link_local() || METADATA_V6.contains(&v6) => {
+            Some(AddressRefusal::LinkLocal)
+        }
         IpAddr::V6(v6) if v6.is_unspecified() => Some(AddressRefusal::Unspecified),
         IpAddr::V6(v6) if v6.is_multicast() => Some(AddressRefusal::Multicast),
         _ => None,
@@ -236,6 +268,12 @@ mod tests {
             ("::ffff:169.254.169.254", AddressRefusal::LinkLocal),
             ("fe80::1", AddressRefusal::LinkLocal),
             ("fd00:ec2::254", AddressRefusal::LinkLocal),
+            ("fd00:ec2::23", AddressRefusal::LinkLocal),
+            ("fd20:ce::254", AddressRefusal::LinkLocal),
+            ("100.100.100.200", AddressRefusal::LinkLocal),
+            ("192.0.0.192", AddressRefusal::LinkLocal),
+            ("168.63.129.16", AddressRefusal::LinkLocal),
+            ("64:ff9b::6464:64c8", AddressRefusal::LinkLocal),
             ("0.0.0.0", AddressRefusal::Unspecified),
             ("0.1.2.3", AddressRefusal::Unspecified),
             ("::", AddressRefusal::Unspecified),
@@ -310,6 +348,27 @@ mod tests {
         assert!("0.0.0.0/0".parse::<Network>().unwrap().contains(ip("8.8.8.8")));
         assert!("::/0".parse::<Network>().unwrap().contains(ip("2001:db8::1")));
         assert_eq!("10.0.0.7".parse::<Network>().unwrap().to_string(), "10.0.0.7");
+    }
+
+    #[test]
+    fn a_range_of_ipv4_addresses_in_ipv6_form_denies_them() {
+        for (text, kept, inside) in [
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8", "10.1.2.3"),
+            ("64:ff9b::/96", "0.0.0.0/0", "8.8.8.8"),
+            ("64:ff9b::a00:0/120", "10.0.0.0/24", "::ffff:10.0.0.9"),
+            ("::10.0.0.0/128", "10.0.0.0", "10.0.0.0"),
+            ("::ffff:10.0.0.7", "10.0.0.7", "64:ff9b::a00:7"),
+        ] {
+            let network: Network = text.parse().unwrap();
+            assert!(network.contains(ip(inside)), "{text} holds {inside}");
+            assert_eq!(network.to_string(), kept, "{text}");
+        }
+        // They would deny nothing, or less than they say.
+        for wrong in ["::ffff:0:0/95", "64:ff9b::/64", "::/96", "::1/127", "::/127"] {
+            assert_eq!(wrong.parse::<Network>(), Err(NetworkError), "{wrong}");
+        }
+        assert!("::1/128".parse::<Network>().unwrap().contains(ip("::1")));
+        assert!("64::/16".parse::<Network>().unwrap().contains(ip("64::1")));
     }
 
     proptest! {
