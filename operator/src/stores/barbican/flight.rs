@@ -1,21 +1,29 @@
 //! One run for many who ask at the same time.
 
 use std::future::Future;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt;
-use futures::future::{BoxFuture, Shared};
+use futures::future::Shared;
 use keyward_core::fault::{Class, Fault};
 use keyward_core::reason::Reason;
+use tokio::sync::oneshot;
 
 use crate::stores::Outcome;
 
-/// A place where at most one run is under way; whoever comes meanwhile shares its outcome, good or bad.
-pub(super) struct Flight<T: Clone>(Mutex<Option<Shared<BoxFuture<'static, Outcome<T>>>>>);
+/// A place where at most one run is under way; whoever comes meanwhile shares its outcome, good or bad. Nothing of a
+/// run that has ended is kept.
+pub(super) struct Flight<T: Clone>(Slot<T>);
+
+type Slot<T> = Arc<Mutex<Option<Run<T>>>>;
+type Run<T> = Shared<oneshot::Receiver<Outcome<T>>>;
+
+/// Held by a run: frees the place when the run ends, in whatever way, and whether anybody still waits for it or not.
+struct Underway<T: Clone>(Slot<T>);
 
 impl<T: Clone> Default for Flight<T> {
     fn default() -> Self {
-        Self(Mutex::default())
+        Self(Arc::default())
     }
 }
 
@@ -25,25 +33,27 @@ impl<T: Clone + Send + Sync + 'static> Flight<T> {
     where
         F: Future<Output = Outcome<T>> + Send + 'static,
     {
-        let run = {
-            let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            match slot.as_ref().filter(|run| run.peek().is_none()) {
-                Some(run) => run.clone(),
-                None => slot.insert(spawned(start())).clone(),
+        let (run, own) = {
+            let mut slot = lock(&self.0);
+            if let Some(run) = slot.as_ref() {
+                (run.clone(), None)
+            } else {
+                let (tell, told) = oneshot::channel();
+                (slot.insert(told.shared()).clone(), Some(tell))
             }
         };
-        run.await
-    }
-}
-
-fn spawned<T, F>(run: F) -> Shared<BoxFuture<'static, Outcome<T>>>
-where
-    T: Clone + Send + 'static,
-    F: Future<Output = Outcome<T>> + Send + 'static,
-{
-    let task = tokio::spawn(run);
-    async move {
-        task.await.unwrap_or_else(|_| {
+        if let Some(tell) = own {
+            let underway = Underway(Arc::clone(&self.0));
+            let running = start();
+            tokio::spawn(async move {
+                let outcome = running.await;
+                // Whoever comes from now on wants a run of his own.
+                drop(underway);
+                // Everybody may have left.
+                let _ = tell.send(outcome);
+            });
+        }
+        run.await.unwrap_or_else(|_| {
             Err(Fault::new(
                 Class::Transient,
                 Reason::StoreUnavailable,
@@ -51,13 +61,20 @@ where
             ))
         })
     }
-    .boxed()
-    .shared()
+}
+
+impl<T: Clone> Drop for Underway<T> {
+    fn drop(&mut self) {
+        *lock(&self.0) = None;
+    }
+}
+
+fn lock<T: Clone>(slot: &Slot<T>) -> MutexGuard<'_, Option<Run<T>>> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use tokio::sync::Notify;
@@ -85,17 +102,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_run_outlives_those_who_wait() {
-        let flight: Flight<()> = Flight::default();
+    async fn a_run_outlives_those_who_wait_and_is_not_served_to_those_who_come_later() {
+        let flight = Flight::default();
         let (go, done) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (go_on, tell) = (Arc::clone(&go), Arc::clone(&done));
         let waiting = flight.join(|| async move {
             go_on.notified().await;
             tell.notify_one();
-            Ok(())
+            Ok(0)
         });
         assert!(waiting.now_or_never().is_none());
         go.notify_one();
         done.notified().await;
+        assert_eq!(flight.join(|| async { Ok(1) }).await, Ok(1));
+        assert!(lock(&flight.0).is_none(), "an outcome may be large");
+    }
+
+    #[tokio::test]
+    async fn a_run_that_broke_off_is_told_and_makes_room() {
+        let flight = Flight::default();
+        let told = flight.join(|| async { panic!("the run breaks off") }).await;
+        assert_eq!(told.unwrap_err().class, Class::Transient);
+        assert_eq!(flight.join(|| async { Ok(1) }).await, Ok(1));
     }
 }
