@@ -2,14 +2,20 @@
 //!
 //! Identity services count refused passwords per user, whichever they are, until one is accepted, and lock the user
 //! out after a handful, for every other client too. So a refused password is never sent again; one that was accepted
-//! may always be; and of those that nobody has seen accepted, only a few are sent in a row, and then ever more rarely.
+//! may always be, until an answer to it is lost; and of those that nobody has seen accepted, only a few are sent in a
+//! row, and then ever more rarely.
 //!
 //! Everything here is keyed digests, counts and times. A try counts from before it is made, so that a process that
 //! dies on the way has counted it.
 
-use std::collections::{BTreeMap, VecDeque};
+mod ledger;
+
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
+
+pub use self::ledger::Ledger;
+use self::ledger::Tries;
 
 /// A keyed digest: of a user, or of a user with a password.
 pub type Digest = [u8; 32];
@@ -23,12 +29,6 @@ const FIRST_WAIT: TimeDelta = TimeDelta::minutes(10);
 
 /// The longest wait.
 const LONGEST_WAIT: TimeDelta = TimeDelta::hours(1);
-
-/// Passwords that are remembered, of each sort; beyond it the oldest goes. 128 KiB.
-const MOST_PASSWORDS: usize = 4096;
-
-/// Users whose tries are remembered; beyond it the one tried longest ago goes. 44 KiB.
-const MOST_USERS: usize = 1024;
 
 /// A password and whose it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -44,15 +44,15 @@ pub struct Login {
 pub enum Known {
     /// It was refused: it is not sent.
     Refused,
-    /// It was accepted before.
+    /// It was accepted when it was last sent.
     Proven,
     /// Nothing is known: it may be sent, and counts as a try.
     New,
-    /// Nothing is known, and too many others were refused: it may be sent from then on.
+    /// Nothing is known, and too many tries may have been refused: it may be sent from then on.
     NewLater {
         /// When.
         at: DateTime<Utc>,
-        /// How many were refused in a row.
+        /// How many may have been refused in a row.
         refused: u32,
     },
 }
@@ -66,43 +66,55 @@ pub enum Step {
     Accepted,
     /// It was refused.
     Refused,
+    /// It was sent and no usable answer came: it may have been refused.
+    Doubtful,
     /// It was not judged: what was counted ahead is taken back.
     Unjudged,
 }
 
-/// Tries with passwords that were not seen to be accepted, with none accepted in between.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Tries {
-    count: u32,
-    last: DateTime<Utc>,
+/// All that is known, and how much of it is stored.
+#[derive(Debug, Default)]
+pub struct Logins {
+    /// What is known here.
+    here: Ledger,
+    /// What was stored when this process last saw it.
+    stored: Ledger,
+    /// Passwords that are counted ahead, by their digest.
+    sending: BTreeMap<Digest, CountedAhead>,
 }
 
-/// All that is known.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Logins {
-    refused: VecDeque<Digest>,
-    accepted: VecDeque<Digest>,
-    tries: BTreeMap<Digest, Tries>,
-    /// What this process did to `tries`; `None` took the user off.
-    changed: BTreeMap<Digest, Option<Tries>>,
-    /// Tries counted ahead, with what there was before.
-    sending: BTreeMap<Digest, Option<Tries>>,
+/// The tries of a user before a password was counted, and with it.
+#[derive(Debug, Clone, Copy)]
+struct CountedAhead {
+    before: Option<Tries>,
+    with: Tries,
 }
 
 impl Logins {
-    /// What is known of a password at `now`.
+    /// Begins with what was stored.
     #[must_use]
-    pub fn known(&self, login: &Login, now: DateTime<Utc>) -> Known {
-        if self.refused.contains(&login.password) {
+    pub fn of(stored: Ledger) -> Self {
+        Self {
+            here: stored.clone(),
+            stored,
+            sending: BTreeMap::new(),
+        }
+    }
+
+    /// What is known of a password at `now`. A wait that a clock put back since would prolong begins at `now`.
+    #[must_use]
+    pub fn known(&mut self, login: &Login, now: DateTime<Utc>) -> Known {
+        if self.here.is_refused(&login.password) {
             return Known::Refused;
         }
-        if self.accepted.contains(&login.password) {
+        if self.here.is_accepted(&login.password) {
             return Known::Proven;
         }
-        let Some(tries) = self.tries.get(&login.user) else {
+        self.here.nothing_after(&login.user, now);
+        let Some(tries) = self.here.tries(&login.user) else {
             return Known::New;
         };
-        match tries.next_at(now) {
+        match tries.next_at() {
             Some(at) if at > now => Known::NewLater {
                 at,
                 refused: tries.count,
@@ -113,156 +125,60 @@ impl Logins {
 
     /// Takes in what happens. Returns whether that is news that must outlive the process.
     pub fn note(&mut self, login: &Login, step: Step, now: DateTime<Utc>) -> bool {
-        let user = &login.user;
+        let ahead = self.sending.remove(&login.password);
+        let here = &mut self.here;
         match step {
             Step::Sending => {
-                let before = self.tries.get(user).copied();
-                self.sending.insert(*user, before);
-                self.set(user, Some(Tries::after(before, now)));
+                let before = here.tries(&login.user);
+                let with = here.count(&login.user, now);
+                self.sending.insert(login.password, CountedAhead { before, with });
                 true
             }
             Step::Accepted => {
-                self.sending.remove(user);
-                let new = !self.accepted.contains(&login.password);
-                push(&mut self.accepted, login.password);
-                let counted = self.tries.contains_key(user);
-                if counted {
-                    self.set(user, None);
-                }
+                let new = here.accept(login.password);
+                let counted = here.set_tries(&login.user, None).is_some();
                 new || counted
             }
             Step::Refused => {
-                if self.sending.remove(user).is_none() {
-                    let before = self.tries.get(user).copied();
-                    self.set(user, Some(Tries::after(before, now)));
+                if ahead.is_none() {
+                    here.count(&login.user, now);
                 }
-                self.accepted.retain(|known| *known != login.password);
-                push(&mut self.refused, login.password);
+                here.refuse(login.password);
                 true
+            }
+            Step::Doubtful => {
+                if ahead.is_none() {
+                    here.count(&login.user, now);
+                }
+                // From now on it takes its turn with those of which nothing is known.
+                let proven = here.doubt(&login.password);
+                proven || ahead.is_none()
             }
             Step::Unjudged => {
-                let Some(before) = self.sending.remove(user) else {
-                    return false;
-                };
-                self.set(user, before);
-                true
+                // Tries that somebody else has added stay counted.
+                let ahead = ahead.filter(|ahead| here.tries(&login.user) == Some(ahead.with));
+                if let Some(CountedAhead { before, .. }) = ahead {
+                    here.set_tries(&login.user, before);
+                }
+                ahead.is_some()
             }
         }
     }
 
-    /// These with what another process has stored: it may know of passwords and users that this one does not.
+    /// What is to be stored in place of `found`, which another process may have changed; `None` where `found` already
+    /// says it all.
     #[must_use]
-    pub fn merged_with(&self, stored: Self) -> Self {
-        let mut all = Self {
-            changed: self.changed.clone(),
-            sending: self.sending.clone(),
-            ..stored
-        };
-        for password in &self.refused {
-            push(&mut all.refused, *password);
-        }
-        for password in &self.accepted {
-            push(&mut all.accepted, *password);
-        }
-        let refused = &all.refused;
-        all.accepted.retain(|password| !refused.contains(password));
-        for (user, tries) in &self.changed {
-            match tries {
-                Some(tries) => all.tries.insert(*user, *tries),
-                None => all.tries.remove(user),
-            };
-        }
-        while all.tries.len() > MOST_USERS {
-            let oldest = all.tries.iter().min_by_key(|(_, tries)| tries.last);
-            let Some(user) = oldest.map(|(user, _)| *user) else {
-                break;
-            };
-            all.tries.remove(&user);
-        }
-        all
+    pub fn to_store(&self, found: &Ledger) -> Option<Ledger> {
+        let all = self.here.joined(&self.stored, found);
+        (all != *found).then_some(all)
     }
 
-    /// Named parts to be stored.
-    #[must_use]
-    pub fn parts(&self) -> [(&'static str, Vec<u8>); 3] {
-        let joined = |digests: &VecDeque<Digest>| digests.iter().flatten().copied().collect();
-        let tries = self.tries.iter().flat_map(|(user, tries)| {
-            let (count, last) = (tries.count.to_be_bytes(), tries.last.timestamp().to_be_bytes());
-            [&user[..], &count, &last].concat()
-        });
-        [
-            ("rejected", joined(&self.refused)),
-            ("accepted", joined(&self.accepted)),
-            ("tries", tries.collect()),
-        ]
+    /// Learns what is stored by now.
+    pub fn learn(&mut self, stored: Ledger) {
+        // More may have happened here while it was written.
+        self.here = self.here.joined(&self.stored, &stored);
+        self.stored = stored;
     }
-
-    /// Reads what was stored; a missing or torn part counts for what is left of it.
-    #[must_use]
-    pub fn from_parts<'a>(part: impl Fn(&str) -> Option<&'a [u8]>) -> Self {
-        let digests = |name| {
-            let bytes = part(name).unwrap_or_default();
-            bytes.as_chunks().0.iter().copied().collect()
-        };
-        let records = part("tries").unwrap_or_default().as_chunks::<44>().0;
-        Self {
-            refused: digests("rejected"),
-            accepted: digests("accepted"),
-            tries: records.iter().filter_map(read_tries).collect(),
-            ..Self::default()
-        }
-    }
-
-    fn set(&mut self, user: &Digest, tries: Option<Tries>) {
-        match tries {
-            Some(tries) => self.tries.insert(*user, tries),
-            None => self.tries.remove(user),
-        };
-        self.changed.insert(*user, tries);
-    }
-}
-
-impl Tries {
-    fn after(before: Option<Self>, now: DateTime<Utc>) -> Self {
-        Self {
-            count: before.map_or(0, |before| before.count).saturating_add(1),
-            last: now,
-        }
-    }
-
-    /// When the next may be made; a clock that was put back does not prolong the wait.
-    fn next_at(self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        let doublings = self.count.checked_sub(FREE_TRIES)?;
-        let wait = FIRST_WAIT
-            .checked_mul(1 << doublings.min(8))
-            .unwrap_or(LONGEST_WAIT)
-            .min(LONGEST_WAIT);
-        self.last.min(now).checked_add_signed(wait)
-    }
-}
-
-fn read_tries(record: &[u8; 44]) -> Option<(Digest, Tries)> {
-    let (user, rest) = record.split_first_chunk()?;
-    let (count, last) = rest.split_first_chunk()?;
-    let last = i64::from_be_bytes(last.try_into().ok()?);
-    Some((
-        *user,
-        Tries {
-            count: u32::from_be_bytes(*count),
-            last: DateTime::from_timestamp(last, 0)?,
-        },
-    ))
-}
-
-/// Adds a digest as the newest, within the bound.
-fn push(all: &mut VecDeque<Digest>, digest: Digest) {
-    if all.contains(&digest) {
-        return;
-    }
-    if all.len() >= MOST_PASSWORDS {
-        all.pop_front();
-    }
-    all.push_back(digest);
 }
 
 #[cfg(test)]
@@ -280,12 +196,23 @@ mod tests {
         DateTime::from_timestamp(1_800_000_000, 0).unwrap()
     }
 
-    fn stored(logins: &Logins) -> Logins {
-        let parts = logins.parts();
-        Logins::from_parts(|name| {
-            let part = parts.iter().find(|(known, _)| *known == name);
-            part.map(|(_, bytes)| bytes.as_slice())
-        })
+    /// Stores over `found` what `logins` knows, as one process does.
+    fn store(logins: &mut Logins, found: &mut Ledger) {
+        if let Some(all) = logins.to_store(found) {
+            *found = all;
+        }
+        logins.learn(found.clone());
+    }
+
+    /// What a process knows that comes later.
+    fn successor(logins: &Logins) -> Logins {
+        let stored = logins.to_store(&logins.stored);
+        Logins::of(stored.unwrap_or_else(|| logins.stored.clone()))
+    }
+
+    fn sent(logins: &mut Logins, login: &Login, end: Step, now: DateTime<Utc>) {
+        assert!(logins.note(login, Step::Sending, now));
+        logins.note(login, end, now);
     }
 
     #[test]
@@ -323,8 +250,7 @@ mod tests {
             "a login as usual is no news"
         );
         for password in 0..2 {
-            logins.note(&login(1, password), Step::Sending, now);
-            logins.note(&login(1, password), Step::Refused, now);
+            sent(&mut logins, &login(1, password), Step::Refused, now);
         }
         assert_eq!(logins.known(&right, now), Known::Proven);
         assert!(matches!(logins.known(&login(1, 7), now), Known::NewLater { .. }));
@@ -359,7 +285,7 @@ mod tests {
         for _ in 0..2 {
             logins.note(&one, Step::Sending, now);
             // The process ends here; the next one has what was stored.
-            logins = stored(&logins);
+            logins = successor(&logins);
         }
         let at = now + FIRST_WAIT;
         assert_eq!(logins.known(&one, now), Known::NewLater { at, refused: 2 });
@@ -367,60 +293,101 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_put_back_does_not_prolong_the_wait() {
+    fn a_lost_answer_counts_whatever_becomes_of_other_passwords() {
+        for end in [Step::Refused, Step::Doubtful, Step::Unjudged] {
+            let (mut logins, now) = (Logins::default(), start());
+            let (new, proven) = (login(1, 1), login(1, 2));
+            logins.note(&proven, Step::Accepted, now);
+            sent(&mut logins, &new, Step::Doubtful, now);
+            // The count was made for the new one, and is not used up by the proven one.
+            logins.note(&proven, end, now);
+            let counted = logins.here.tries(&[1; 32]).unwrap().count;
+            assert_eq!(counted, if end == Step::Unjudged { 1 } else { 2 }, "{end:?}");
+        }
+    }
+
+    #[test]
+    fn a_proven_password_whose_answers_are_lost_is_sent_ever_more_rarely_until_it_is_accepted() {
+        let (mut logins, now) = (Logins::default(), start());
+        let one = login(1, 1);
+        logins.note(&one, Step::Accepted, now);
+        assert!(
+            logins.note(&one, Step::Doubtful, now),
+            "a process that comes later must know"
+        );
+        logins = successor(&logins);
+        assert_eq!(logins.known(&one, now), Known::New);
+        sent(&mut logins, &one, Step::Doubtful, now);
+        let at = now + FIRST_WAIT;
+        assert_eq!(logins.known(&one, now), Known::NewLater { at, refused: 2 });
+        sent(&mut logins, &one, Step::Accepted, at);
+        assert_eq!(logins.known(&one, at), Known::Proven);
+    }
+
+    #[test]
+    fn a_clock_that_was_put_back_prolongs_the_wait_once() {
         let (mut logins, now) = (Logins::default(), start());
         for password in 0..2 {
             logins.note(&login(1, password), Step::Refused, now + TimeDelta::days(300));
         }
-        let at = now + FIRST_WAIT;
-        assert_eq!(
-            logins.known(&login(1, 9), now),
-            Known::NewLater { at, refused: 2 }
-        );
+        let (next, at) = (login(1, 9), now + FIRST_WAIT);
+        let waits = Known::NewLater { at, refused: 2 };
+        for later in [0, 1, 9] {
+            assert_eq!(logins.known(&next, now + TimeDelta::minutes(later)), waits);
+        }
+        assert_eq!(logins.known(&next, at), Known::New);
     }
 
     #[test]
     fn processes_learn_from_each_other_and_keep_what_they_did_themselves() {
         let (mut first, mut second, now) = (Logins::default(), Logins::default(), start());
+        let mut there = Ledger::default();
         first.note(&login(1, 1), Step::Refused, now);
         first.note(&login(2, 2), Step::Refused, now);
+        store(&mut first, &mut there);
+        second.learn(there.clone());
         second.note(&login(2, 3), Step::Accepted, now);
         second.note(&login(3, 2), Step::Accepted, now);
-        // The second has seen what the first stored before.
-        second.set(&[2; 32], None);
-        let all = second.merged_with(stored(&first));
-        assert_eq!(stored(&all).known(&login(1, 1), now), Known::Refused);
-        assert_eq!(all.known(&login(2, 3), now), Known::Proven);
+        store(&mut second, &mut there);
+        assert_eq!(Logins::of(there).known(&login(1, 1), now), Known::Refused);
+        assert_eq!(second.known(&login(2, 3), now), Known::Proven);
         assert_eq!(
-            all.known(&login(3, 2), now),
+            second.known(&login(3, 2), now),
             Known::Refused,
             "a refusal goes before"
         );
-        assert!(all.tries.contains_key(&[1; 32]) && !all.tries.contains_key(&[2; 32]));
+        assert!(second.here.tries(&[1; 32]).is_some() && second.here.tries(&[2; 32]).is_none());
     }
 
     #[test]
-    fn memory_is_bounded_and_torn_parts_do_no_harm() {
-        let (mut logins, now) = (Logins::default(), start());
-        for number in 0..=u32::try_from(MOST_PASSWORDS).unwrap() {
-            let mut digest = [0; 32];
-            digest[..4].copy_from_slice(&number.to_be_bytes());
-            push(&mut logins.refused, digest);
-            push(&mut logins.refused, digest);
+    fn what_was_stored_is_not_said_again_over_what_others_have_counted_since() {
+        let (mut old, mut new, now) = (Logins::default(), Logins::default(), start());
+        let mut there = Ledger::default();
+        old.note(&login(1, 1), Step::Refused, now);
+        old.note(&login(2, 1), Step::Refused, now);
+        old.note(&login(3, 30), Step::Accepted, now);
+        store(&mut old, &mut there);
+        // While the old one is paused, its successor counts.
+        new.learn(there.clone());
+        for password in 2..4 {
+            new.note(&login(1, password), Step::Refused, now);
+            new.note(&login(2, password), Step::Refused, now);
         }
-        assert_eq!(logins.refused.len(), MOST_PASSWORDS);
-        assert_eq!(logins.refused[0][..4], 1_u32.to_be_bytes());
-        for number in 0..=u16::try_from(MOST_USERS).unwrap() {
-            let mut user = [0; 32];
-            user[..2].copy_from_slice(&number.to_be_bytes());
-            let at = now + TimeDelta::seconds(number.into());
-            logins.set(&user, Some(Tries::after(None, at)));
+        new.note(&login(3, 30), Step::Doubtful, now);
+        store(&mut new, &mut there);
+        old.note(&login(2, 9), Step::Sending, now);
+        store(&mut old, &mut there);
+        for user in [1, 2] {
+            let count = |logins: &Logins| logins.here.tries(&[user; 32]).unwrap().count;
+            assert_eq!((count(&old), count(&Logins::of(there.clone()))), (3, 3));
         }
-        let merged = logins.merged_with(Logins::default());
-        assert_eq!(merged.tries.len(), MOST_USERS);
-        assert!(!merged.tries.contains_key(&[0; 32]), "the oldest went");
-
-        let torn = Logins::from_parts(|name| (name == "tries").then_some(&[7; 50][..]));
-        assert!(torn.refused.is_empty() && torn.tries.len() <= 1);
+        assert_eq!(
+            old.known(&login(3, 30), now),
+            Known::New,
+            "the successor has lost an answer to it"
+        );
+        // What the old one takes back is its own try, and not what it has learnt.
+        assert!(!old.note(&login(2, 9), Step::Unjudged, now));
+        assert!(old.to_store(&there).is_none());
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
 use keyward_core::fault::{Class, Fault};
-use keyward_core::logins::{Digest, Known, Login, Logins, Step};
+use keyward_core::logins::{Digest, Known, Ledger, Login, Logins, Step};
 use keyward_core::reason::Reason;
 use keyward_core::secret::{SecretBytes, SecretMap};
 use kube::Client;
@@ -39,6 +39,8 @@ pub struct OperatorState {
     namespace: String,
     key: Zeroizing<Digest>,
     logins: Mutex<Logins>,
+    /// Whoever stores what became of passwords: one at a time, so that each knows what is stored already.
+    storing: tokio::sync::Mutex<()>,
 }
 
 impl OperatorState {
@@ -55,7 +57,8 @@ impl OperatorState {
             client,
             namespace: namespace.into(),
             key,
-            logins: Mutex::new(stored.as_ref().map(logins_of).unwrap_or_default()),
+            logins: Mutex::new(Logins::of(stored.as_ref().map(ledger_of).unwrap_or_default())),
+            storing: tokio::sync::Mutex::default(),
         })
     }
 
@@ -82,27 +85,28 @@ impl OperatorState {
             return Ok(());
         }
         let reader = ClusterReader::new(self.client.clone());
-        let mut attempts = 0;
-        loop {
+        let _turn = self.storing.lock().await;
+        for attempt in 1.. {
             let stored = reader.secret(&state_key(&self.namespace)).await?;
             // Another process may have stored some, too.
-            let found = stored.as_ref().map(logins_of).unwrap_or_default();
-            let all = self.logins().merged_with(found.clone());
-            attempts += 1;
+            let found = stored.as_ref().map(ledger_of).unwrap_or_default();
+            let Some(all) = self.logins().to_store(&found) else {
+                self.logins().learn(found);
+                break;
+            };
             match self.store(stored.as_ref(), &all).await {
                 Ok(()) => {
-                    // Others may have noted something while this was written.
-                    let mut logins = self.logins();
-                    *logins = logins.merged_with(found);
-                    return Ok(());
+                    self.logins().learn(all);
+                    break;
                 }
-                Err(fault) if fault.class == Class::Conflict && attempts < ATTEMPTS => {}
+                Err(fault) if fault.class == Class::Conflict && attempt < ATTEMPTS => {}
                 Err(fault) => return Err(fault),
             }
         }
+        Ok(())
     }
 
-    async fn store(&self, stored: Option<&ExistingSecret>, all: &Logins) -> Result<(), Fault> {
+    async fn store(&self, stored: Option<&ExistingSecret>, all: &Ledger) -> Result<(), Fault> {
         let parts = all.parts().into_iter();
         let data: SecretMap = parts
             .map(|(name, bytes)| (name.to_owned(), SecretBytes::new(bytes)))
@@ -168,8 +172,8 @@ fn state_key(namespace: &str) -> ObjectKey {
     ObjectKey::new(namespace, STATE_SECRET)
 }
 
-fn logins_of(stored: &ExistingSecret) -> Logins {
-    Logins::from_parts(|name| stored.data.get(name).map(SecretBytes::expose))
+fn ledger_of(stored: &ExistingSecret) -> Ledger {
+    Ledger::from_parts(|name| stored.data.get(name).map(SecretBytes::expose))
 }
 
 fn own_secret<'a>(
@@ -186,7 +190,8 @@ fn own_secret<'a>(
         labels: &NONE,
         annotations: &NONE,
         mark: Mark::None,
-        force: false,
+        // Nobody else has any business in it: who restored it from a backup, or edited it, must not keep us out.
+        force: true,
     }
 }
 
@@ -248,6 +253,29 @@ mod tests {
         assert_eq!(later.known_login(&login(1), now), Known::Proven);
         later.note_login(&login(1), Step::Accepted, now).await.unwrap();
         assert_eq!(written() - before, 2);
+    }
+
+    #[tokio::test]
+    async fn tries_that_are_noted_at_once_are_each_counted_once() {
+        let server = ApiServer::default();
+        let state = OperatorState::load(client_of(&server), "keyward").await.unwrap();
+        let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        let of_user = |user: u8, password: u8| Login {
+            user: [user; DIGEST],
+            password: [password; DIGEST],
+        };
+        let refuse = async |user| state.note_login(&of_user(user, user), Step::Refused, now).await;
+        let notes = (0..10).map(refuse);
+        futures::future::try_join_all(notes).await.unwrap();
+        let later = OperatorState::load(client_of(&server), "keyward").await.unwrap();
+        for user in 0..10 {
+            assert_eq!(later.known_login(&of_user(user, user), now), Known::Refused);
+            assert_eq!(
+                later.known_login(&of_user(user, 99), now),
+                Known::New,
+                "one is free"
+            );
+        }
     }
 
     fn login(number: u8) -> Login {

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use chrono::DateTime;
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use keyward::cluster::lease::{Candidate, LeaseTiming};
-use keyward::cluster::state::OperatorState;
+use keyward::cluster::state::{OperatorState, STATE_SECRET};
 use keyward::cluster::{
     ApiAudiences, Applied, ClusterReader, Mark, ObjectKey, Precondition, SecretApply, SecretWriter,
     ServiceAccountTokens, StatusWrite, StatusWriter,
@@ -22,7 +22,7 @@ use keyward_stand_ins::http::StandIn;
 use keyward_stand_ins::kubernetes::ApiServer;
 use keyward_tests::harness::{Case, Suite};
 use kube::Client;
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -51,6 +51,7 @@ pub(super) fn register(suite: &mut Suite) {
         a_token_is_given_where_the_account_consents,
         a_lease_is_held_by_one_and_handed_over,
         what_the_operator_must_remember_is_kept_and_shared,
+        what_the_operator_must_remember_is_kept_after_a_restore,
     );
 }
 
@@ -425,6 +426,37 @@ async fn what_the_operator_must_remember_is_kept_and_shared(server: Server) -> R
     let third = load().await?;
     for (number, known) in [(1, Known::Refused), (2, Known::Refused), (3, Known::New)] {
         ensure!(third.known_login(&login(number), now) == known, "{number}");
+    }
+    Ok(())
+}
+
+/// A restored Secret belongs to whoever restored it, key by key.
+async fn what_the_operator_must_remember_is_kept_after_a_restore(server: Server) -> Result<()> {
+    let load = || OperatorState::load(server.client.clone(), &server.namespace);
+    let state = load().await?;
+    let now = DateTime::from_timestamp(1_800_000_000, 0).context("it is a time")?;
+    let login = |number| Login {
+        user: [number; 32],
+        password: [number; 32],
+    };
+    state.note_login(&login(1), Step::Refused, now).await?;
+    let secrets = server.secrets();
+    let backup = secrets.get(STATE_SECRET).await?;
+    secrets.delete(STATE_SECRET, &DeleteParams::default()).await?;
+    let backup = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": STATE_SECRET},
+        "type": backup.type_, "data": backup.data,
+    });
+    secrets
+        .patch(STATE_SECRET, &PatchParams::apply("velero"), &Patch::Apply(backup))
+        .await?;
+    state.note_login(&login(2), Step::Refused, now).await?;
+    let later = load().await?;
+    for number in [1, 2] {
+        ensure!(
+            later.known_login(&login(number), now) == Known::Refused,
+            "{number}"
+        );
     }
     Ok(())
 }

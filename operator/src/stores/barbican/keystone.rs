@@ -65,13 +65,15 @@ impl Keystone {
     /// Logs in for the project, at most once per refused password.
     pub(super) async fn log_in(&self, gate: &LoginGate) -> Result<Login, Failed> {
         let stakes = self.stakes();
-        let failed = |repeat| move |fault| Failed { fault, repeat };
         let (whose, secret) = self.credential();
         let login = gate.login(&whose, secret.expose());
         let login = gate
             .attempt(login, stakes, self.greet(), self.authenticate())
             .await
-            .map_err(failed(stakes.repeat()))?;
+            .map_err(|refusal| Failed {
+                repeat: refusal.repeat(stakes),
+                fault: refusal.into_fault(),
+            })?;
         match &self.auth {
             KeystoneAuth::ApplicationCredential { .. } => Ok(login),
             KeystoneAuth::Password { project, .. } => match self.rescope(&login.token, project).await {
@@ -83,7 +85,10 @@ impl Keystone {
                     // Nobody needs it any more, and what is to be told is the fault.
                     let _ = self.revoke(&login.token).await;
                     // The password was right.
-                    Err(failed(Repeat::Harmless)(fault))
+                    Err(Failed {
+                        fault,
+                        repeat: Repeat::Harmless,
+                    })
                 }
             },
         }
@@ -126,9 +131,9 @@ impl Keystone {
             StatusCode::NOT_FOUND if self.stakes() == Stakes::Harmless => {
                 Err(Refusal::Rejected(self.rejected(&answer)))
             }
-            StatusCode::INTERNAL_SERVER_ERROR | StatusCode::GATEWAY_TIMEOUT => {
-                Err(Refusal::Doubtful(refused(&answer)))
-            }
+            // Keystone has just answered another question, so it may well have judged the credential before somebody
+            // on the way lost the answer.
+            status if status.is_server_error() => Err(Refusal::Doubtful(refused(&answer))),
             _ => Err(Refusal::Unjudged(refused(&answer))),
         }
     }

@@ -58,12 +58,19 @@ pub(super) enum Refusal {
     Unjudged(Fault),
 }
 
-impl Stakes {
-    /// Whether a refused login is worth repeating.
-    pub(super) fn repeat(self) -> Repeat {
+impl Refusal {
+    /// What it would cost to try again. What was not judged costs nothing: how often a password may be sent whose
+    /// end nobody saw is the gate's to say.
+    pub(super) fn repeat(&self, stakes: Stakes) -> Repeat {
+        match (self, stakes) {
+            (Self::Rejected(_), Stakes::LocksOut) => Repeat::Never,
+            _ => Repeat::Harmless,
+        }
+    }
+
+    pub(super) fn into_fault(self) -> Fault {
         match self {
-            Self::LocksOut => Repeat::Never,
-            Self::Harmless => Repeat::Harmless,
+            Self::Rejected(fault) | Self::Doubtful(fault) | Self::Unjudged(fault) => fault,
         }
     }
 }
@@ -105,7 +112,7 @@ impl LoginGate {
         stakes: Stakes,
         prepare: impl Future<Output = Outcome<()>>,
         send: impl Future<Output = Result<T, Refusal>>,
-    ) -> Outcome<T> {
+    ) -> Result<T, Refusal> {
         let lane = self.lane(match stakes {
             Stakes::LocksOut => login.user,
             Stakes::Harmless => login.password,
@@ -114,15 +121,15 @@ impl LoginGate {
         match stakes {
             Stakes::LocksOut => self.send_password(login, &mut caution, prepare, send).await,
             Stakes::Harmless => {
-                caution.permit(Instant::now())?;
-                prepare.await?;
+                caution.permit(Instant::now()).map_err(Refusal::Unjudged)?;
+                prepare.await.map_err(Refusal::Unjudged)?;
                 let outcome = send.await;
                 if let Err(Refusal::Rejected(fault)) = &outcome {
                     caution.rejected(Instant::now(), fault);
                 } else if outcome.is_ok() {
                     caution.succeeded();
                 }
-                outcome.map_err(Refusal::into_fault)
+                outcome
             }
         }
     }
@@ -133,18 +140,18 @@ impl LoginGate {
         caution: &mut Caution,
         prepare: impl Future<Output = Outcome<()>>,
         send: impl Future<Output = Result<T, Refusal>>,
-    ) -> Outcome<T> {
+    ) -> Result<T, Refusal> {
         let now = (self.clock)();
         let proven = match self.memory.known(&login, now) {
-            Known::Refused => return Err(known_as_refused()),
-            Known::NewLater { at, refused } => return Err(not_yet(at, refused, now)),
+            Known::Refused => return Err(Refusal::Rejected(known_as_refused())),
+            Known::NewLater { at, refused } => return Err(Refusal::Unjudged(not_yet(at, refused, now))),
             Known::Proven => true,
             Known::New => false,
         };
         if !proven {
-            caution.permit(Instant::now())?;
+            caution.permit(Instant::now()).map_err(Refusal::Unjudged)?;
         }
-        prepare.await?;
+        prepare.await.map_err(Refusal::Unjudged)?;
         if !proven {
             // Ahead of the answer, which this process may not live to hear.
             self.memory.note(login, Step::Sending, now).await;
@@ -153,22 +160,17 @@ impl LoginGate {
         let step = match &outcome {
             Ok(_) => {
                 caution.succeeded();
-                Some(Step::Accepted)
+                Step::Accepted
             }
-            Err(Refusal::Rejected(_)) => Some(Step::Refused),
-            Err(Refusal::Unjudged(_)) => Some(Step::Unjudged),
+            Err(Refusal::Rejected(_)) => Step::Refused,
+            Err(Refusal::Unjudged(_)) => Step::Unjudged,
             Err(Refusal::Doubtful(fault)) => {
-                // A lost answer to a proven password was hardly a refusal.
-                if !proven {
-                    caution.doubted(Instant::now(), fault);
-                }
-                None
+                caution.doubted(Instant::now(), fault);
+                Step::Doubtful
             }
         };
-        if let Some(step) = step {
-            self.memory.note(login, step, (self.clock)()).await;
-        }
-        outcome.map_err(Refusal::into_fault)
+        self.memory.note(login, step, (self.clock)()).await;
+        outcome
     }
 
     fn lane(&self, of: Digest) -> Arc<Lane> {
@@ -178,14 +180,6 @@ impl LoginGate {
             Arc::strong_count(lane) > 1 || lane.0.try_lock().is_ok_and(|caution| caution.pause.is_some())
         });
         Arc::clone(lanes.entry(of).or_default())
-    }
-}
-
-impl Refusal {
-    fn into_fault(self) -> Fault {
-        match self {
-            Self::Rejected(fault) | Self::Doubtful(fault) | Self::Unjudged(fault) => fault,
-        }
     }
 }
 
@@ -276,13 +270,26 @@ mod tests {
         ready(Ok(()))
     }
 
+    impl LoginGate {
+        /// An attempt that costs nothing to prepare, with the fault of one that failed.
+        async fn tried<T>(
+            &self,
+            login: Login,
+            stakes: Stakes,
+            send: impl Future<Output = Result<T, Refusal>>,
+        ) -> Outcome<T> {
+            let outcome = self.attempt(login, stakes, nothing(), send).await;
+            outcome.map_err(Refusal::into_fault)
+        }
+    }
+
     #[tokio::test]
     async fn ten_logins_at_once_with_one_wrong_password_are_one() {
         let gate = gate();
         let wrong = gate.login(&["ada"], b"wrong");
         let sent = AtomicUsize::new(0);
         let logins = (0..10).map(|_| {
-            gate.attempt(wrong, Stakes::LocksOut, nothing(), async {
+            gate.tried(wrong, Stakes::LocksOut, async {
                 sent.fetch_add(1, Ordering::SeqCst);
                 refused().await
             })
@@ -293,7 +300,7 @@ mod tests {
             assert_eq!(outcome.unwrap_err().reason, Reason::CredentialRejected);
         }
         let right = gate.login(&["ada"], b"right");
-        let right = gate.attempt(right, Stakes::LocksOut, nothing(), accepted());
+        let right = gate.tried(right, Stakes::LocksOut, accepted());
         assert!(right.await.is_ok());
     }
 
@@ -303,7 +310,7 @@ mod tests {
         let sent = AtomicUsize::new(0);
         let logins = (0..10_u8).map(|number| {
             let login = gate.login(&["ada"], &[number]);
-            gate.attempt(login, Stakes::LocksOut, nothing(), async {
+            gate.tried(login, Stakes::LocksOut, async {
                 sent.fetch_add(1, Ordering::SeqCst);
                 refused().await
             })
@@ -328,7 +335,7 @@ mod tests {
         );
 
         let bob = gate.login(&["bob"], b"right");
-        let bob = gate.attempt(bob, Stakes::LocksOut, nothing(), accepted());
+        let bob = gate.tried(bob, Stakes::LocksOut, accepted());
         assert!(bob.await.is_ok(), "another user has a count of his own");
     }
 
@@ -338,7 +345,7 @@ mod tests {
         let attempt = async |secret: &[u8], right: bool| {
             let send = async { if right { accepted().await } else { refused().await } };
             let login = gate.login(&["ada"], secret);
-            gate.attempt(login, Stakes::LocksOut, nothing(), send).await
+            gate.tried(login, Stakes::LocksOut, send).await
         };
         attempt(b"right", true).await.unwrap();
         for wrong in [b"1", b"2"] {
@@ -357,8 +364,8 @@ mod tests {
             let away = async { Err(fault()) };
             let login = gate.login(&["ada"], &[number]);
             let send = async { unreachable!("nothing is sent") };
-            let outcome: Outcome<()> = gate.attempt(login, Stakes::LocksOut, away, send).await;
-            assert_eq!(outcome.unwrap_err().reason, Reason::CredentialRejected);
+            let outcome: Result<(), Refusal> = gate.attempt(login, Stakes::LocksOut, away, send).await;
+            assert!(matches!(outcome, Err(Refusal::Unjudged(_))), "{outcome:?}");
         }
     }
 
@@ -366,9 +373,9 @@ mod tests {
     async fn a_refused_application_credential_pauses_for_everybody_who_shares_it() {
         let gate = gate();
         let login = gate.login(&["credential"], b"secret");
-        let told = gate.attempt(login, Stakes::Harmless, nothing(), refused()).await;
+        let told = gate.tried(login, Stakes::Harmless, refused()).await;
         assert!(told.unwrap_err().retry_after.is_none());
-        let told = gate.attempt(login, Stakes::Harmless, nothing(), accepted()).await;
+        let told = gate.tried(login, Stakes::Harmless, accepted()).await;
         assert!(told.unwrap_err().retry_after.is_some());
     }
 
@@ -385,30 +392,37 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn lost_answers_slow_an_unproven_password_down_and_not_a_proven_one() {
-        let gate = gate();
-        let login = gate.login(&["ada"], b"right");
-        let sent = AtomicUsize::new(0);
-        let lost = || async {
-            sent.fetch_add(1, Ordering::SeqCst);
-            Err::<(), _>(Refusal::Doubtful(fault()))
-        };
-        for _ in 0..600 {
-            let told = gate.attempt(login, Stakes::LocksOut, nothing(), lost()).await;
-            assert!(told.is_err());
-            tokio::time::advance(Duration::from_secs(1)).await;
+    async fn lost_answers_slow_a_password_down_whether_it_is_proven_or_not() {
+        for proven in [false, true] {
+            let gate = gate();
+            let login = gate.login(&["ada"], b"right");
+            if proven {
+                gate.tried(login, Stakes::LocksOut, accepted()).await.unwrap();
+            }
+            let sent = AtomicUsize::new(0);
+            for _ in 0..600 {
+                let lost = async {
+                    sent.fetch_add(1, Ordering::SeqCst);
+                    Err::<(), _>(Refusal::Doubtful(fault()))
+                };
+                assert!(gate.tried(login, Stakes::LocksOut, lost).await.is_err());
+                tokio::time::advance(Duration::from_secs(1)).await;
+            }
+            // The wall clock stands still here, so the wait after the second try does not end.
+            assert_eq!(sent.load(Ordering::SeqCst), 2, "each may have been a refusal");
         }
-        // The wall clock stands still here, so the wait after the second try does not end.
-        assert_eq!(sent.load(Ordering::SeqCst), 2, "each may have been a refusal");
+    }
 
-        let login = gate.login(&["bob"], b"right");
-        let right = gate.attempt(login, Stakes::LocksOut, nothing(), accepted());
-        right.await.unwrap();
-        for _ in 0..5 {
-            let told = gate.attempt(login, Stakes::LocksOut, nothing(), lost()).await;
-            assert!(told.is_err());
+    #[test]
+    fn only_a_password_that_was_judged_is_never_repeated() {
+        for (refusal, stakes, repeat) in [
+            (Refusal::Rejected(fault()), Stakes::LocksOut, Repeat::Never),
+            (Refusal::Rejected(fault()), Stakes::Harmless, Repeat::Harmless),
+            (Refusal::Doubtful(fault()), Stakes::LocksOut, Repeat::Harmless),
+            (Refusal::Unjudged(fault()), Stakes::LocksOut, Repeat::Harmless),
+        ] {
+            assert_eq!(refusal.repeat(stakes), repeat, "{refusal:?} {stakes:?}");
         }
-        assert_eq!(sent.load(Ordering::SeqCst), 7);
     }
 
     #[tokio::test]
@@ -417,7 +431,7 @@ mod tests {
         for n in 0..100_u32 {
             let unjudged = async { Err::<(), _>(Refusal::Unjudged(fault())) };
             let login = gate.login(&["ada"], &n.to_be_bytes());
-            let _ = gate.attempt(login, Stakes::Harmless, nothing(), unjudged).await;
+            let _ = gate.tried(login, Stakes::Harmless, unjudged).await;
         }
         assert!(gate.lanes.lock().unwrap().len() <= 1);
     }

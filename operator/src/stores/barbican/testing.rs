@@ -54,11 +54,15 @@ impl Cloud {
         Self(openstack::Cloud::plain(CANARY, secrets).await)
     }
 
+    /// A store that logs in rightly, with a session and a gate of its own.
     pub(super) fn store(&self) -> BarbicanStore {
-        BarbicanSessions::new(gate())
-            .open(self.config(password(CANARY)))
-            .ok()
-            .unwrap()
+        self.store_of(&gate(), password(CANARY))
+    }
+
+    /// A store with a session of its own.
+    pub(super) fn store_of(&self, gate: &Arc<LoginGate>, auth: KeystoneAuth) -> BarbicanStore {
+        let sessions = BarbicanSessions::new(Arc::clone(gate));
+        sessions.open(self.config(auth)).ok().unwrap()
     }
 
     pub(super) fn config(&self, auth: KeystoneAuth) -> BarbicanConfig {

@@ -9,7 +9,7 @@ use keyward_stand_ins::openstack::{Container, State, time};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::super::testing::secret;
+use super::super::testing::{gate, password, secret};
 use super::*;
 
 #[tokio::test]
@@ -174,16 +174,40 @@ async fn keystone_faults_have_their_class() {
     }
 }
 
+/// A gateway may lose the answer of a Keystone that has counted a failure.
 #[tokio::test]
-async fn a_lost_answer_to_an_unproven_password_is_not_repeated_at_once() {
-    let cloud = Cloud::start(vec![secret(1, "db", 1)]).await;
-    cloud.state().login_fault = Some(|| Answer::Cut(b"{}".to_vec()));
-    let store = cloud.store();
-    for _ in 0..5 {
-        let fault = store.check().await.unwrap_err();
-        assert_eq!(fault.class, Class::Transient);
+async fn a_lost_answer_is_not_repeated_at_once() {
+    let lost: [fn() -> Answer; 5] = [
+        || Answer::Cut(b"{}".to_vec()),
+        || Answer::json(500, "{}"),
+        || Answer::json(502, "<h1>bad gateway"),
+        || Answer::json(503, "{}"),
+        || Answer::json(504, "{}"),
+    ];
+    for answer in lost {
+        let cloud = Cloud::start(vec![secret(1, "db", 1)]).await;
+        cloud.state().login_fault = Some(answer);
+        let store = cloud.store();
+        for _ in 0..5 {
+            let fault = store.check().await.unwrap_err();
+            assert_eq!(fault.class, Class::Transient);
+        }
+        assert_eq!(cloud.logins(), 1);
     }
-    assert_eq!(cloud.logins(), 1);
+}
+
+/// Something on the way forbids the login, and Keystone has not seen it.
+#[tokio::test]
+async fn a_login_that_was_not_judged_is_repeated_without_a_human() {
+    let cloud = Cloud::start(vec![secret(1, "db", 1)]).await;
+    cloud.state().login_fault = Some(|| Answer::json(403, "<h1>maintenance"));
+    let fault = cloud.store().check().await.unwrap_err();
+    assert_eq!(fault.reason, Reason::CredentialRejected);
+    assert!(fault.retry_after.is_some(), "{fault:?}");
+    cloud.state().login_fault = None;
+    let wrong = cloud.store_of(&gate(), password("wrong"));
+    let fault = wrong.check().await.unwrap_err();
+    assert_eq!(fault.retry_after, None, "this one was");
 }
 
 #[tokio::test]
