@@ -15,6 +15,7 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 use url::Url;
@@ -24,6 +25,7 @@ pub struct StandIn {
     address: SocketAddr,
     scheme: &'static str,
     seen: Arc<Mutex<Vec<Seen>>>,
+    held: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
@@ -160,6 +162,11 @@ impl StandIn {
         self.seen().iter().filter(matches).count()
     }
 
+    /// From now on, answers are made as ever and held back until this is called with `false`.
+    pub fn hold(&self, held: bool) {
+        self.held.send_replace(held);
+    }
+
     async fn start(tls: Option<TlsAcceptor>, handler: Handler) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0")
             .await
@@ -168,19 +175,21 @@ impl StandIn {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let scheme = if tls.is_some() { "https" } else { "http" };
         let log = Arc::clone(&seen);
+        let (held, hold) = watch::channel(false);
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((socket, _)) = listener.accept().await {
                 let (tls, handler, log) = (tls.clone(), Arc::clone(&handler), Arc::clone(&log));
+                let hold = hold.clone();
                 connections.spawn(async move {
                     match tls {
-                        None => serve(socket, None, handler, log).await,
+                        None => serve(socket, None, handler, log, hold).await,
                         Some(tls) => {
                             // A failed handshake is what some tests are about.
                             if let Ok(stream) = tls.accept(socket).await {
                                 let shown = stream.get_ref().1.peer_certificates();
                                 let shown = shown.and_then(|chain| Some(chain.first()?.to_vec()));
-                                serve(stream, shown, handler, log).await;
+                                serve(stream, shown, handler, log, hold).await;
                             }
                         }
                     }
@@ -191,6 +200,7 @@ impl StandIn {
             address,
             scheme,
             seen,
+            held,
             task,
         }
     }
@@ -208,6 +218,7 @@ async fn serve(
     shown: Option<Vec<u8>>,
     handler: Handler,
     log: Arc<Mutex<Vec<Seen>>>,
+    mut hold: watch::Receiver<bool>,
 ) {
     let mut stream = BufReader::new(stream);
     while let Some(mut request) = read_request(&mut stream).await {
@@ -215,7 +226,10 @@ async fn serve(
         log.lock()
             .expect("no test panics while it holds the lock")
             .push(request.clone());
-        match handler(&request) {
+        let answer = handler(&request);
+        // It fails where the stand-in is gone, and its connections with it.
+        let _ = hold.wait_for(|held| !held).await;
+        match answer {
             Answer::Whole(status, headers, body) => {
                 let mut answer = format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\n", body.len());
                 for (name, value) in headers {

@@ -26,6 +26,8 @@ const OCTETS: &str = "application/octet-stream";
 const PAGE: usize = 100;
 /// How often a listing starts anew because the project changed under it.
 const LISTING_TRIES: usize = 4;
+/// The most that the names of one listing may take, in bytes: room for fifty thousand of the longest in plain letters.
+const MOST_NAME_BYTES: usize = 16 << 20;
 
 /// Barbican as seen through one session.
 pub(super) struct Api {
@@ -60,15 +62,11 @@ pub(super) enum Listed {
 }
 
 impl Api {
-    /// Lists the project's secrets, or those whose name is like `name`, unless `too_long` says no to the number of
-    /// pages.
-    pub(super) async fn list(
-        &self,
-        name: Option<&str>,
-        mut too_long: impl FnMut(usize) -> bool,
-    ) -> Outcome<Listed> {
+    /// Lists the project's secrets, or those whose name is like `name`, if that takes no more pages than are `wanted`
+    /// when one of them has come.
+    pub(super) async fn list(&self, name: Option<&str>, wanted: impl Fn() -> usize) -> Outcome<Listed> {
         for _ in 0..LISTING_TRIES {
-            match self.list_once(name, &mut too_long).await? {
+            match self.list_once(name, &wanted).await? {
                 Pass::Whole { entries, pages } => {
                     let entries = entries.into_values().filter(|entry| entry.active).collect();
                     return Ok(Listed::Whole { entries, pages });
@@ -134,14 +132,24 @@ impl Api {
         }
     }
 
-    async fn list_once(&self, name: Option<&str>, too_long: &mut impl FnMut(usize) -> bool) -> Outcome<Pass> {
+    async fn list_once(&self, name: Option<&str>, wanted: &impl Fn() -> usize) -> Outcome<Pass> {
         let mut entries: HashMap<Uuid, Entry> = HashMap::new();
         let (mut offset, mut pages, mut before) = (0, 0, None);
+        let (mut most, mut name_bytes) = (0, 0);
         loop {
             let page = self.page(name, offset, PAGE).await?;
             pages += 1;
-            if before.is_none() && too_long(page.total.div_ceil(PAGE)) {
-                return Ok(Pass::TooLong(page.total.div_ceil(PAGE)));
+            let left = page.total.saturating_sub(offset + page.entries.len());
+            // As many as there will be if the others hold as much as this one. A server that grows while it is
+            // read, or gives a little at a time, has no end otherwise.
+            let in_all = pages + left.div_ceil(page.entries.len().max(1));
+            most = most.max(wanted());
+            if in_all > most && !page.entries.is_empty() {
+                return Ok(Pass::TooLong(in_all));
+            }
+            name_bytes += page.entries.iter().map(|entry| entry.name.len()).sum::<usize>();
+            if name_bytes > MOST_NAME_BYTES {
+                return Err(too_many_letters());
             }
             // When secrets vanish, those behind them move forward, past the place that is read next.
             if before.is_some_and(|before| page.total < before) {
@@ -172,7 +180,9 @@ impl Api {
         };
         let answer = self.session.get(&call).await?;
         match answer.status {
-            StatusCode::OK => wire::page(answer.body.expose()).map_err(|_| malformed(call.tried, &answer)),
+            StatusCode::OK => {
+                wire::page(answer.body.expose(), limit).map_err(|_| malformed(call.tried, &answer))
+            }
             _ => Err(Answered::by("Barbican", call.tried, &answer).fault()),
         }
     }
@@ -217,12 +227,26 @@ fn listing_path(name: Option<&str>, offset: usize, limit: usize) -> String {
     query
         .append_pair("limit", &limit.to_string())
         .append_pair("offset", &offset.to_string())
-        .append_pair("sort", "created:desc");
+        // Times may be whole seconds, and equal ones are told in any order: what one page ends with, the next one
+        // could begin with again.
+        .append_pair("sort", "created:desc,name:asc");
     if let Some(name) = name {
-        // Barbican matches by SQL's LIKE, where more names fit than are meant: the caller compares.
-        query.append_pair("name", name);
+        // Barbican matches by SQL's LIKE, where more names fit than are meant: the caller compares. A backslash is
+        // itself in some databases and hides the next letter in others; this stands for any one letter in all.
+        query.append_pair("name", &name.replace('\\', "_"));
     }
     query.finish()
+}
+
+fn too_many_letters() -> Fault {
+    Fault::new(
+        Class::Permanent,
+        Reason::RemoteTooLarge,
+        format!(
+            "listing secrets: their names have more than {} MiB together",
+            MOST_NAME_BYTES >> 20
+        ),
+    )
 }
 
 /// A proxy's page with status 200 must not become a value.

@@ -124,20 +124,30 @@ impl Listings {
     /// The newest of each name that begins with `prefix`, by name.
     pub(super) async fn newest_below(&self, prefix: &str) -> Outcome<Vec<Entry>> {
         // No secret is at a path, so a search cannot be taken for a name.
-        let place = Place::Path(prefix.to_owned());
+        let (place, asked) = (Place::Path(prefix.to_owned()), Instant::now());
         let current = self
             .shared
             .state()
             .take(&place, Age::OncePerListing, self.shared.age);
         let snapshot = match current {
             Current::Answers(snapshot) => snapshot,
-            Current::TooOld | Current::None => self.everything().await?,
+            Current::TooOld | Current::None => self.everything(asked).await?,
         };
         self.shared.state().demand.serve(&place);
         Ok(snapshot.newest_below(prefix, now()))
     }
 
-    async fn everything(&self) -> Outcome<Arc<Snapshot>> {
+    /// A listing of everything that answers what was asked at `asked`.
+    async fn everything(&self, asked: Instant) -> Outcome<Arc<Snapshot>> {
+        let joined = self.join_everything().await?;
+        if self.shared.may_answer(&joined, asked) {
+            return Ok(joined);
+        }
+        // It was under way before; the next one begins now.
+        self.join_everything().await
+    }
+
+    async fn join_everything(&self) -> Outcome<Arc<Snapshot>> {
         let shared = Arc::clone(&self.shared);
         let run = self
             .for_all
@@ -147,6 +157,7 @@ impl Listings {
 
     /// A listing to answer for `place`; `None` where it is better asked for alone.
     async fn snapshot(&self, place: &Place, age: Age) -> Outcome<Option<Arc<Snapshot>>> {
+        let asked = Instant::now();
         {
             let mut state = self.shared.state();
             match state.take(place, age, self.shared.age) {
@@ -165,20 +176,24 @@ impl Listings {
         let Some(snapshot) = run.await? else {
             return Ok(None);
         };
-        let mut state = self.shared.state();
-        if !state.is_of_use(&snapshot) {
+        if !self.shared.may_answer(&snapshot, asked) {
             return Ok(None);
         }
-        state.may_serve(place, age);
+        self.shared.state().may_serve(place, age);
         Ok(Some(snapshot))
     }
 }
 
 impl Shared {
+    /// Whether a listing that somebody else may have begun answers what was asked at `asked`.
+    fn may_answer(&self, snapshot: &Snapshot, asked: Instant) -> bool {
+        let young = snapshot.taken.elapsed() < self.age && self.state().is_of_use(snapshot);
+        snapshot.taken >= asked || young
+    }
+
     async fn list_for_names(self: &Arc<Self>) -> Outcome<Option<Arc<Snapshot>>> {
         let taken = Instant::now();
-        let too_long = |pages| !self.state().demand.is_worth(pages);
-        match self.api.list(None, too_long).await? {
+        match self.api.list(None, || self.state().demand.worth()).await? {
             Listed::Whole { entries, pages } => Ok(Some(self.keep(Snapshot::new(entries, pages, taken)))),
             Listed::TooLong(pages) => {
                 self.state().demand.pages = pages;
@@ -191,7 +206,7 @@ impl Shared {
 
     async fn list_everything(self: &Arc<Self>) -> Outcome<Arc<Snapshot>> {
         let taken = Instant::now();
-        match self.api.list(None, |pages| pages > MOST_PAGES).await? {
+        match self.api.list(None, || MOST_PAGES).await? {
             Listed::Whole { entries, pages } => Ok(self.keep(Snapshot::new(entries, pages, taken))),
             Listed::TooLong(_) => Err(Fault::new(
                 Class::Permanent,
@@ -212,8 +227,7 @@ impl Shared {
 
     async fn list_like(&self, name: &str) -> Outcome<Snapshot> {
         let taken = Instant::now();
-        let like = self.api.list(Some(name), |pages| pages > MOST_PAGES_OF_A_NAME);
-        match like.await? {
+        match self.api.list(Some(name), || MOST_PAGES_OF_A_NAME).await? {
             Listed::Whole { mut entries, pages } => {
                 entries.retain(|entry| *entry.name == *name);
                 Ok(Snapshot::new(entries, pages, taken))
@@ -297,6 +311,10 @@ impl State {
     }
 
     fn keep_alone(&mut self, name: &str, snapshot: &Arc<Snapshot>) {
+        // Somebody may have wished for news since it was asked for.
+        if !self.is_of_use(snapshot) {
+            return;
+        }
         if self.alone.len() >= MOST_ALONE {
             self.alone.clear();
         }
@@ -342,12 +360,12 @@ impl Demand {
             }
         }
         self.asked.insert(place.clone());
-        self.is_worth(self.pages)
+        self.pages <= self.worth()
     }
 
-    /// Whether a listing of this many pages is no dearer than a request per place.
-    fn is_worth(&self, pages: usize) -> bool {
-        pages <= MOST_PAGES && pages <= self.asked.len().max(self.before).max(1)
+    /// So many pages are no dearer than a request per place.
+    fn worth(&self) -> usize {
+        self.asked.len().max(self.before).clamp(1, MOST_PAGES)
     }
 
     /// Notes that a listing has been made: from now on, `asked` holds what it answers for.

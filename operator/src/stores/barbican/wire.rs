@@ -8,6 +8,8 @@ use uuid::Uuid;
 
 /// The newest microversion whose answers this module knows.
 const KNOWN: (u32, u32) = (1, 1);
+/// The most letters of a name that Barbican stores.
+const LONGEST_NAME: usize = 255;
 /// The metadata key under which a writer counts the generations of a name.
 const GENERATION: &str = "keyward-generation";
 
@@ -55,13 +57,17 @@ pub(super) fn entry(body: &[u8]) -> Result<Entry, Malformed> {
         .into_entry()
 }
 
-pub(super) fn page(body: &[u8]) -> Result<Page, Malformed> {
+/// A page of no more than `limit` entries.
+pub(super) fn page(body: &[u8], limit: usize) -> Result<Page, Malformed> {
     #[derive(Deserialize)]
     struct Raw {
         secrets: Vec<RawSecret>,
         total: usize,
     }
     let raw: Raw = serde_json::from_slice(body).map_err(|_| Malformed)?;
+    if raw.secrets.len() > limit {
+        return Err(Malformed);
+    }
     let entries: Result<Vec<Entry>, Malformed> = raw.secrets.into_iter().map(RawSecret::into_entry).collect();
     Ok(Page {
         entries: entries?,
@@ -156,9 +162,13 @@ struct RawSecret {
 
 impl RawSecret {
     fn into_entry(self) -> Result<Entry, Malformed> {
+        let name = self.name.unwrap_or_default();
+        if name.chars().count() > LONGEST_NAME {
+            return Err(Malformed);
+        }
         Ok(Entry {
             id: last_uuid(&self.secret_ref).ok_or(Malformed)?,
-            name: self.name.unwrap_or_default().into_boxed_str(),
+            name: name.into_boxed_str(),
             created: instant(&self.created)?,
             expires: self.expiration.as_deref().map(instant).transpose()?,
             has_payload: self.content_types.is_some_and(|types| !types.is_empty()),
@@ -229,13 +239,23 @@ mod tests {
             ("secret_ref", json!("https://x/v1/secrets/../../admin")),
             ("secret_ref", json!("")),
             ("status", json!(7)),
+            ("name", json!("ü".repeat(256))),
         ] {
             let mut value = secret();
             value[key] = bad;
             assert_eq!(read(&value), Err(Malformed), "{key}");
         }
-        assert_eq!(page(b"<html></html>"), Err(Malformed));
-        assert_eq!(page(br#"{"secrets": []}"#), Err(Malformed));
+        assert_eq!(page(b"<html></html>", 9), Err(Malformed));
+        assert_eq!(page(br#"{"secrets": []}"#, 9), Err(Malformed));
+    }
+
+    #[test]
+    fn a_page_holds_what_was_asked_for_and_no_more() {
+        let mut longest = secret();
+        longest["name"] = json!("ü".repeat(255));
+        let two = json!({"secrets": [secret(), longest], "total": 2}).to_string();
+        assert_eq!(page(two.as_bytes(), 2).unwrap().entries.len(), 2);
+        assert_eq!(page(two.as_bytes(), 1), Err(Malformed));
     }
 
     #[test]

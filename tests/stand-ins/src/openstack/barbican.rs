@@ -1,5 +1,7 @@
 //! Barbican: secrets, metadata, containers and listings.
 
+use std::cmp::Ordering;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -148,17 +150,17 @@ impl State {
         told(204, &Value::Null)
     }
 
-    /// A name is a LIKE pattern whose case does not count. Without an order, the oldest come first.
+    /// A name is a LIKE pattern whose case does not count, and in which a backslash hides the next letter, as most
+    /// databases have it. What the order leaves open is told in another one on every other page.
     fn list(&mut self, seen: &Seen, project: &str) -> Answer {
         let number = |name: &str, otherwise: usize| {
             let given = seen.query(name).and_then(|number| number.parse().ok());
             given.unwrap_or(otherwise)
         };
         let (offset, limit) = (number("offset", 0), number("limit", 10).clamp(1, 100));
-        let newest_first = match seen.query("sort").as_deref() {
-            None | Some("") => false,
-            Some("created:desc") => true,
-            Some(_) => return told(400, &json!({"code": 400, "title": "Bad Request"})),
+        let wanted = seen.query("sort").unwrap_or_default();
+        let Some(order) = order(&wanted) else {
+            return told(400, &json!({"code": 400, "title": "Bad Request"}));
         };
         if let Some(change) = self.before_page {
             change(self, offset);
@@ -169,12 +171,14 @@ impl State {
             visible && name.as_deref().is_none_or(|name| is_like(&secret.name, name))
         };
         let mut fitting: Vec<&Secret> = self.secrets.iter().filter(fits).collect();
-        fitting.sort_by_key(|secret| {
-            if newest_first {
-                -secret.created
+        fitting.sort_by(|a, b| {
+            let open = if (offset / limit).is_multiple_of(2) {
+                a.id.cmp(&b.id)
             } else {
-                secret.created
-            }
+                b.id.cmp(&a.id)
+            };
+            let wanted = order.iter().map(|compare| compare(a, b));
+            wanted.fold(Ordering::Equal, Ordering::then).then(open)
         });
         let page: Vec<Value> = fitting
             .iter()
@@ -241,12 +245,34 @@ impl Secret {
     }
 }
 
+/// One after the other, as in `created:desc,name:asc`; `None` where a word of it is unknown.
+fn order(wanted: &str) -> Option<Vec<fn(&Secret, &Secret) -> Ordering>> {
+    let words = wanted.split(',').filter(|word| !word.is_empty());
+    let compare = |word| -> Option<fn(&Secret, &Secret) -> Ordering> {
+        Some(match word {
+            "created:asc" => |a, b| a.created.cmp(&b.created),
+            "created:desc" => |a, b| b.created.cmp(&a.created),
+            "name:asc" => |a, b| a.name.cmp(&b.name),
+            "name:desc" => |a, b| b.name.cmp(&a.name),
+            // Every secret is active.
+            "status:asc" => |_, _| Ordering::Equal,
+            _ => return None,
+        })
+    };
+    words.map(compare).collect()
+}
+
 /// `%` stands for anything and `_` for one character.
 fn is_like(name: &str, pattern: &str) -> bool {
     let Some(first) = pattern.chars().next() else {
         return name.is_empty();
     };
     let rest = &pattern[first.len_utf8()..];
+    if first == '\\' {
+        let hidden = rest.chars().next();
+        let met = hidden.and_then(|hidden| name.strip_prefix(hidden));
+        return met.is_some_and(|met| is_like(met, &rest[hidden.map_or(0, char::len_utf8)..]));
+    }
     if first == '%' {
         let mut ends = name.char_indices().map(|(at, _)| at).chain([name.len()]);
         return ends.any(|at| is_like(&name[at..], rest));

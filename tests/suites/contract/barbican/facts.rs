@@ -1,11 +1,15 @@
 //! Facts of the protocols that Keyward's door hides: statuses and the shapes of answers that its rules rest on.
 
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result, ensure};
 use keyward_tests::harness::Suite;
 use keyward_tests::rig::openstack::{Answer, NewSecret};
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use super::next_second;
 use super::server::Server;
 
 pub(super) fn register(suite: &mut Suite) {
@@ -166,30 +170,43 @@ async fn token(server: &Server, auth: &Value) -> Result<String> {
 
 async fn a_list_has_pages_in_the_wanted_order(server: Server) -> Result<()> {
     let keys = server.keys();
-    for number in 0..5 {
-        keys.store(&NewSecret::named(&format!("s{number}")), b"value")
-            .await?;
+    for name in ["s3", "s4", "s0", "s2", "s1"] {
+        let id = keys.store(&NewSecret::named(name), b"value").await?;
+        if name == "s4" {
+            next_second(&keys, &id).await?;
+        }
     }
-    let mut names = Vec::new();
+    let mut listed = Vec::new();
     for offset in [0, 2, 4] {
         let page = keys
-            .list(&format!("sort=created:desc&limit=2&offset={offset}"))
+            .list(&format!("sort=created:desc,name:asc&limit=2&offset={offset}"))
             .await?;
         let page = page.ok("list")?.json()?;
         assert_eq!(
             (&page["total"], page.get("next").is_some()),
             (&json!(5), offset < 4)
         );
-        names.extend(
-            page["secrets"]
-                .as_array()
-                .context("a page")?
-                .iter()
-                .map(|one| one["name"].clone()),
-        );
+        listed.extend(page["secrets"].as_array().context("a page")?.clone());
     }
-    names.sort_by_key(Value::to_string);
-    assert_eq!(names, ["s0", "s1", "s2", "s3", "s4"]);
+    let text = |one: &Value, key: &str| one[key].as_str().unwrap_or_default().to_owned();
+    let names: Vec<String> = listed.iter().map(|one| text(one, "name")).collect();
+    let mut ordered = listed.clone();
+    ordered.sort_by_key(|one| (Reverse(text(one, "created")), text(one, "name")));
+    ensure!(listed == ordered, "{names:?}");
+    let (newer, older): (BTreeSet<_>, BTreeSet<_>) =
+        (names[..3].iter().collect(), names[3..].iter().collect());
+    ensure!(
+        newer.iter().eq(["s0", "s1", "s2"]) && older.iter().eq(["s3", "s4"]),
+        "{names:?}"
+    );
+    // What the first word leaves open is for the second.
+    let page = keys.list("sort=status:asc,name:desc").await?.json()?;
+    let names = page["secrets"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|one| text(one, "name"));
+    ensure!(names.eq(["s4", "s3", "s2", "s1", "s0"]), "{page}");
     for (query, status, total) in [
         ("name=S1", 200, 1),
         ("name=s_", 200, 5),

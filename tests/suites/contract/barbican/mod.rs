@@ -6,11 +6,16 @@ mod logins;
 mod server;
 mod values;
 
+use std::time::{Duration, SystemTime};
+
 use anyhow::{Result, bail};
+use chrono::{DateTime, TimeDelta, Utc};
 use keyward::stores::{
     Absence, Payload, Place, Probe, ReadOutcome, Reading, RemoteRef, RemoteVersion, Store,
 };
 use keyward_tests::harness::Suite;
+use keyward_tests::rig::openstack::KeyManager;
+use keyward_tests::rig::poll;
 
 pub(super) fn register(suite: &mut Suite) {
     logins::register(suite);
@@ -79,4 +84,13 @@ async fn bytes_at(store: &impl Store, place: &RemoteRef) -> Result<Vec<u8>> {
         Payload::Bytes(bytes) => Ok(bytes.expose().to_vec()),
         _ => bail!("the payload is of another shape"),
     }
+}
+
+/// Waits until the next secret is made in a later second than this one: Barbican orders by that.
+async fn next_second(keys: &KeyManager, id: &str) -> Result<()> {
+    let made: DateTime<Utc> = format!("{}Z", keys.describe(id).await?.text("/created")?).parse()?;
+    poll::until("the next second", Duration::from_secs(5), || async {
+        DateTime::<Utc>::from(SystemTime::now()) >= made + TimeDelta::seconds(1)
+    })
+    .await
 }

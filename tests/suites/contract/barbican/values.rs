@@ -1,20 +1,16 @@
 //! Values by name, by UUID, by container and by search, and what they cost.
 
-use std::time::{Duration, SystemTime};
-
 use anyhow::{Context as _, Result, bail, ensure};
-use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::{join_all, try_join_all};
 use keyward::stores::{Absence, FindQuery, Found, Payload, Place, Probe, RemoteRef, Store};
 use keyward_core::fault::Class;
 use keyward_core::reason::Reason;
 use keyward_tests::harness::Suite;
 use keyward_tests::rig::openstack::{Container, ContainerKind, KeyManager, NewSecret, SecretKind, What};
-use keyward_tests::rig::poll;
 use serde_json::json;
 
 use super::server::{Server, by_credential, gate, open};
-use super::{absence_at, bytes_at, container, name, reading_at, uuid, version_at};
+use super::{absence_at, bytes_at, container, name, next_second, reading_at, uuid, version_at};
 
 pub(super) fn register(suite: &mut Suite) {
     super::cases!(
@@ -24,6 +20,7 @@ pub(super) fn register(suite: &mut Suite) {
         a_new_secret_of_the_name_takes_over_and_its_generation_is_read_once,
         a_read_after_its_probe_costs_one_request,
         names_beyond_one_page_cost_the_pages_of_the_project,
+        a_backslash_in_a_name_is_a_letter_like_others,
         containers_are_their_parts,
         a_container_of_two_equal_names_is_refused,
         a_search_goes_by_prefix_and_tags_up_to_its_limit,
@@ -133,6 +130,19 @@ async fn names_beyond_one_page_cost_the_pages_of_the_project(server: Server) -> 
     let lists = server.count(before, What::SecretList).await?;
     ensure!((2..=4).contains(&lists), "{lists} pages of lists");
     assert_eq!(found(&store, "name-", &[], 1000).await?.len(), SECRETS);
+    Ok(())
+}
+
+/// In the patterns of most databases it is something else.
+async fn a_backslash_in_a_name_is_a_letter_like_others(server: Server) -> Result<()> {
+    let (keys, store) = (server.keys(), server.store().await?);
+    let id = keys.store(&NewSecret::named(r"corp\db"), b"value").await?;
+    keys.store(&NewSecret::named("corp-db"), b"another").await?;
+    for _ in 0..2 {
+        // The first answer comes from the project's listing and the second from a listing by name.
+        let version = version_at(&store, &name(r"corp\db")).await?;
+        assert_eq!(version.id.as_deref(), Some(id.as_str()));
+    }
     Ok(())
 }
 
@@ -305,13 +315,4 @@ async fn found(store: &impl Store, prefix: &str, tags: &[(&str, &str)], limit: u
 
 fn names(found: &[Found]) -> Vec<&str> {
     found.iter().map(|found| found.name.as_str()).collect()
-}
-
-/// Waits until the next secret is made in a later second than this one: Barbican orders by that.
-async fn next_second(keys: &KeyManager, id: &str) -> Result<()> {
-    let made: DateTime<Utc> = format!("{}Z", keys.describe(id).await?.text("/created")?).parse()?;
-    poll::until("the next second", Duration::from_secs(5), || async {
-        DateTime::<Utc>::from(SystemTime::now()) >= made + TimeDelta::seconds(1)
-    })
-    .await
 }

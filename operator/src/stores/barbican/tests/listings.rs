@@ -1,12 +1,21 @@
 //! Names among others, and what listings cost.
 
+use std::pin::pin;
+use std::time::Duration;
+
 use futures::future::join_all;
+use futures::poll;
 use keyward_core::reason::Reason;
-use keyward_stand_ins::openstack::time;
+use keyward_stand_ins::http::Answer;
+use keyward_stand_ins::openstack::{State, time};
+use serde_json::json;
 use uuid::Uuid;
 
-use super::super::testing::secret;
+use super::super::BarbicanSessions;
+use super::super::config::{BarbicanConfig, Limits};
+use super::super::testing::{gate, password, secret};
 use super::*;
+use crate::stores::{Found, Outcome};
 
 #[tokio::test]
 async fn a_name_is_the_newest_of_exactly_this_name() {
@@ -116,6 +125,154 @@ async fn after_a_wish_for_news_no_earlier_listing_answers() {
     store.forget_listings();
     let version = current(store.probe(&name("b")).await.unwrap());
     assert_eq!(version.id, Some(Uuid::from_u128(3).to_string()));
+}
+
+/// Calls that are made one after the other while Barbican answers none.
+async fn while_held<A, B>(
+    cloud: &Cloud,
+    first: impl Future<Output = A>,
+    between: impl FnOnce(&Cloud),
+    second: impl Future<Output = B>,
+) -> (A, B) {
+    cloud.barbican.hold(true);
+    let before = cloud.barbican.seen().len();
+    let (mut first, mut second) = (pin!(first), pin!(second));
+    let seen = async {
+        while cloud.barbican.seen().len() == before {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        _ = &mut first => panic!("nothing was answered yet"),
+        () = seen => {}
+    }
+    between(cloud);
+    assert!(poll!(&mut second).is_pending());
+    cloud.barbican.hold(false);
+    tokio::join!(first, second)
+}
+
+/// The id of a secret that takes the first one's place in listings.
+const REPLACED: u128 = 999;
+
+/// Replaces the first secret by one of its name.
+fn replaced(cloud: &Cloud) {
+    cloud.state().secrets[0].id = Uuid::from_u128(REPLACED);
+}
+
+/// The first place that a search gave.
+fn found(outcome: Outcome<Vec<Found>>) -> Place {
+    outcome.unwrap().swap_remove(0).place
+}
+
+#[tokio::test]
+async fn a_search_is_not_answered_from_before_a_wish_for_news() {
+    let cloud = Cloud::start((1..=150).map(|n| secret(n, &format!("name-{n:03}"), 1)).collect()).await;
+    let store = cloud.store();
+    store.check().await.unwrap();
+    let query = everything("name-001");
+    let wish = |cloud: &Cloud| {
+        replaced(cloud);
+        store.forget_listings();
+    };
+    let (old, new) = while_held(&cloud, store.find(&query), wish, store.find(&query)).await;
+    assert_eq!((found(old), found(new)), (id(1).place, id(REPLACED).place));
+}
+
+#[tokio::test]
+async fn a_listing_that_others_wait_for_is_shared_only_while_it_is_young() {
+    for (age, answer) in [(Duration::from_mins(1), id(1)), (Duration::ZERO, id(REPLACED))] {
+        let cloud = Cloud::start(vec![secret(1, "a", 1), secret(2, "b", 1)]).await;
+        let open = || {
+            let config = cloud.config(password(CANARY));
+            let limits = Limits {
+                listing_age: age,
+                ..config.limits
+            };
+            BarbicanSessions::new(gate())
+                .open(BarbicanConfig { limits, ..config })
+                .ok()
+                .unwrap()
+        };
+        let (store, query) = (open(), everything("a"));
+        store.check().await.unwrap();
+        let (_, second) = while_held(&cloud, store.find(&query), replaced, store.find(&query)).await;
+        assert_eq!(found(second), answer.place, "a search, {age:?}");
+
+        cloud.state().secrets[0].id = Uuid::from_u128(1);
+        let (store, a, b) = (open(), name("a"), name("b"));
+        store.check().await.unwrap();
+        let (_, second) = while_held(&cloud, store.probe(&b), replaced, store.probe(&a)).await;
+        let version = current(second.unwrap());
+        assert_eq!(
+            version.id.as_deref(),
+            Some(answer.place.name()),
+            "a name, {age:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_gives_ever_more_or_ever_less_comes_to_an_end() {
+    // A project that grows by a page while one of its pages is read.
+    let cloud = Cloud::start((0..100).map(|n| secret(n, &format!("name-{n}"), 1)).collect()).await;
+    cloud.state().before_page = Some(|state: &mut State, _| {
+        let from = u128::try_from(state.secrets.len()).unwrap();
+        let more = (from..from + 20_000).map(|n| secret(n, "more", 1));
+        state.secrets.extend(more);
+    });
+    let fault = cloud.store().find(&everything("name-")).await.unwrap_err();
+    assert_eq!(fault.reason, Reason::FindLimit);
+    assert!(cloud.barbican.count("GET", "/v1/secrets") <= 3);
+
+    // One that gives one of its secrets at a time.
+    let cloud = Cloud::start(Vec::new()).await;
+    cloud.state().fault = Some(|seen| {
+        let offset: u128 = seen.query("offset")?.parse().ok()?;
+        let one = json!({
+            "name": "n", "status": "ACTIVE", "created": time(1), "secret_ref": Uuid::from_u128(offset).to_string(),
+        });
+        Some(Answer::json(
+            200,
+            &json!({"secrets": [one], "total": 50_000}).to_string(),
+        ))
+    });
+    let fault = cloud.store().find(&everything("")).await.unwrap_err();
+    assert_eq!(fault.reason, Reason::FindLimit);
+    assert_eq!(cloud.barbican.count("GET", "/v1/secrets"), 1);
+}
+
+#[tokio::test]
+async fn names_that_fill_memory_are_refused() {
+    let cloud = Cloud::start(Vec::new()).await;
+    cloud.state().fault = Some(|seen| {
+        let offset: u128 = seen.query("offset")?.parse().ok()?;
+        let one = |n: u128| {
+            json!({
+                "name": "\u{1f511}".repeat(255), "status": "ACTIVE", "created": time(1),
+                "secret_ref": Uuid::from_u128(offset + n).to_string(),
+            })
+        };
+        let page: Vec<_> = (0..100).map(one).collect();
+        Some(Answer::json(
+            200,
+            &json!({"secrets": page, "total": 50_000}).to_string(),
+        ))
+    });
+    let fault = cloud.store().find(&everything("")).await.unwrap_err();
+    assert_eq!(fault.reason, Reason::RemoteTooLarge, "{fault}");
+    assert!(cloud.barbican.count("GET", "/v1/secrets") < 200);
+}
+
+#[tokio::test]
+async fn a_backslash_in_a_name_is_a_letter_like_others() {
+    let cloud = Cloud::start(vec![secret(1, r"corp\db", 1), secret(2, "corp-db", 2)]).await;
+    let store = cloud.store();
+    for _ in 0..2 {
+        // The first answer comes from the project's listing and the second from a listing by name.
+        let version = current(store.probe(&name(r"corp\db")).await.unwrap());
+        assert_eq!(version.id, Some(Uuid::from_u128(1).to_string()));
+    }
 }
 
 #[tokio::test]
