@@ -185,9 +185,18 @@ impl BarbicanStore {
         Ok(entry.inspect(|entry| self.memory.note(entry)))
     }
 
-    async fn of_generation(&self, alive: Vec<Entry>, generation: u64) -> Outcome<Option<Entry>> {
-        for entry in alive {
-            if self.generation(&entry).await? == Some(generation) {
+    async fn of_generation(&self, alive: Vec<Entry>, wanted: u64) -> Outcome<Option<Entry>> {
+        let known = |entry: &Entry| self.memory.known(entry.id).map(|known| known.generation);
+        let (numbered, others): (Vec<Entry>, Vec<Entry>) = alive
+            .into_iter()
+            .partition(|entry| matches!(known(entry), Some(Generation::Read(Some(_)))));
+        let found = |entry: &Entry| known(entry) == Some(Generation::Read(Some(wanted)));
+        if let Some(entry) = numbered.into_iter().find(found) {
+            return Ok(Some(entry));
+        }
+        // Somebody asks for it by number, so one that had none may have got it since.
+        for entry in others {
+            if self.read_generation(&entry).await? == Some(wanted) {
                 return Ok(Some(entry));
             }
         }
@@ -215,7 +224,8 @@ impl BarbicanStore {
         })
     }
 
-    /// Read once per secret: writers set it before the value and never change it.
+    /// Read once per secret, since no writer changes it. Whoever stores a secret and its value in one request can set
+    /// it only afterwards: it is missing then where the secret was seen in between, and creation times must do.
     async fn generation(&self, entry: &Entry) -> Outcome<Option<u64>> {
         self.memory.note(entry);
         if let Some(known) = self.memory.known(entry.id)
@@ -223,12 +233,20 @@ impl BarbicanStore {
         {
             return Ok(generation);
         }
-        let generation = match self.api.metadata(entry.id).await {
-            Ok(metadata) => metadata.as_ref().and_then(wire::generation),
-            // A credential may be allowed the value and not the metadata; creation times must do then.
-            Err(fault) if fault.class == Class::Denied => None,
-            Err(fault) => return Err(fault),
-        };
+        match self.read_generation(entry).await {
+            // A credential may be allowed the value and not the metadata.
+            Err(fault) if fault.reason == Reason::RemoteDenied => {
+                self.memory.note_generation(entry.id, None);
+                Ok(None)
+            }
+            read => read,
+        }
+    }
+
+    async fn read_generation(&self, entry: &Entry) -> Outcome<Option<u64>> {
+        self.memory.note(entry);
+        let metadata = self.api.metadata(entry.id).await?;
+        let generation = metadata.as_ref().and_then(wire::generation);
         self.memory.note_generation(entry.id, generation);
         Ok(generation)
     }
@@ -247,6 +265,8 @@ impl BarbicanStore {
         }
         futures::stream::iter(entries)
             .map(|entry| async move {
+                // Once it is listed no more, it may be asked for by its name.
+                self.memory.note_name(&entry.name, &entry);
                 Ok(Found {
                     version: Some(self.version(&entry).await?),
                     place: Place::Uuid(entry.id.to_string()),

@@ -2,6 +2,7 @@
 //! is refused, given back at the end. Where a token is good for reading is not known here.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,8 +19,8 @@ use crate::stores::Outcome;
 use crate::stores::pool::ended;
 use crate::stores::refusal::Refusals;
 
-/// A token that came with a catalog that led nowhere is kept for this long: the catalog may be put right, and each
-/// look at it is a login.
+/// A token whose catalog has led nobody anywhere is kept for this long: the catalog may be put right, and each look at
+/// it is a login.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The tokens of one credential, one after the other.
@@ -31,6 +32,8 @@ pub(super) struct Token {
     /// What is given back at the end, where it is another token.
     parent: Option<SecretBytes>,
     pub(super) grant: Grant,
+    /// Whether its catalog has led some store to a Barbican.
+    leads: AtomicBool,
     asked_at: Instant,
     expires_at: Instant,
 }
@@ -78,7 +81,8 @@ impl Tokens {
         outcome.or_else(|fault| self.0.state().make_do(Instant::now()).ok_or(fault))
     }
 
-    /// Drops a token that `server` refused; `false` where a new one would be refused just the same.
+    /// Drops a token that `server` refused, and gives it back, since the refusal may have been about rights; `false`
+    /// where a new one would be refused just the same.
     pub(super) fn retire(&self, refused: &Arc<Token>, server: &Url) -> bool {
         let mut state = self.0.state();
         let current = state.live.as_ref().is_some_and(|live| Arc::ptr_eq(live, refused));
@@ -90,8 +94,8 @@ impl Tokens {
             .second_tries
             .get(server)
             .is_none_or(|second_try| second_try.allowed(Instant::now()));
-        if allowed {
-            state.live = None;
+        if allowed && let Some(dropped) = state.live.take() {
+            self.0.discard(dropped);
         }
         allowed
     }
@@ -107,13 +111,18 @@ impl Tokens {
         }
     }
 
-    /// Notes that a token's catalog leads to no Barbican.
-    pub(super) fn led_nowhere(&self, token: &Arc<Token>) {
-        let old = token.asked_at.elapsed() >= PATIENCE;
-        self.0
-            .state()
-            .live
-            .take_if(|live| old && Arc::ptr_eq(live, token));
+    /// Notes whether a token's catalog led a store to its Barbican. One that leads none of them is replaced in time.
+    pub(super) fn led(&self, token: &Arc<Token>, there: bool) {
+        if there {
+            token.leads.store(true, Ordering::Relaxed);
+            return;
+        }
+        let useless = token.asked_at.elapsed() >= PATIENCE && !token.leads.load(Ordering::Relaxed);
+        let mut state = self.0.state();
+        let dropped = state.live.take_if(|live| useless && Arc::ptr_eq(live, token));
+        if let Some(dropped) = dropped {
+            self.0.discard(dropped);
+        }
     }
 
     /// Gives the token back, and refuses everything from now on.
@@ -158,6 +167,7 @@ impl Shared {
             secret: login.token,
             parent: login.parent,
             grant: login.grant,
+            leads: AtomicBool::default(),
             asked_at,
             expires_at: asked_at + lifetime,
         });
@@ -175,6 +185,12 @@ impl Shared {
             return Err(ended());
         }
         Ok(live)
+    }
+
+    /// Gives a token back that nobody is handed any more. Nobody waits for that.
+    fn discard(self: &Arc<Self>, token: Arc<Token>) {
+        let shared = Arc::clone(self);
+        tokio::spawn(async move { shared.give_back(&token).await });
     }
 
     async fn give_back(&self, live: &Token) {

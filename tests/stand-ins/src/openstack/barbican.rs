@@ -24,6 +24,7 @@ impl State {
         let bearer = self.bearer(seen);
         let allowed = bearer.filter(|token| token.allows(&seen.method, seen.path()));
         let Some((user, project)) = allowed.and_then(|token| Some((token.user, token.project?))) else {
+            self.turned_away += 1;
             return Answer::Whole(401, Vec::new(), b"Authentication required".to_vec());
         };
         if let Some(answer) = self.fault.and_then(|fault| fault(seen)) {

@@ -62,6 +62,8 @@ pub struct State {
     pub tokens: Vec<Token>,
     /// Who was refused a login, by user or application credential, in order.
     pub refused: Vec<String>,
+    /// How many requests Barbican has answered with 401.
+    pub turned_away: usize,
     /// How many ids were given out.
     made: u64,
     /// The start of each token.
@@ -213,6 +215,7 @@ impl State {
             catalog: Value::Null,
             tokens: Vec::new(),
             refused: Vec::new(),
+            turned_away: 0,
             made: 0,
             prefix: password.to_owned(),
             login_fault: None,

@@ -1,16 +1,17 @@
 //! The ways in which a value is missing, and how it comes back.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, bail, ensure};
 use chrono::{DateTime, TimeDelta, Utc};
-use keyward::stores::{Absence, Payload, Probe, Store};
+use keyward::stores::{Absence, FindQuery, Payload, Probe, Store};
 use keyward_tests::harness::Suite;
 use keyward_tests::rig::openstack::{Container, ContainerKind, NewSecret};
 use keyward_tests::rig::poll;
 
 use super::server::Server;
-use super::{absence_at, bytes_at, container, name, reading_at, uuid, version_at};
+use super::{absence_at, bytes_at, container, name, next_second, reading_at, uuid, version_at};
 
 /// A UUID that nothing has.
 const NOBODY: &str = "00000000-0000-4000-8000-000000000000";
@@ -22,6 +23,7 @@ pub(super) fn register(suite: &mut Suite) {
         a_secret_without_a_value_is_empty_until_it_has_one,
         a_deleted_secret_is_not_found_and_one_of_its_name_takes_its_place,
         an_expired_secret_is_expired,
+        what_a_search_found_and_lists_no_more_is_told_by_name_as_by_uuid,
         a_deleted_secret_drops_out_of_its_container,
         a_container_without_a_value_in_it_is_empty,
     );
@@ -96,6 +98,57 @@ async fn an_expired_secret_is_expired(server: Server) -> Result<()> {
         Probe::Absent(Absence::NotFound),
         "the server itself does not tell"
     );
+    Ok(())
+}
+
+/// A search gives UUIDs. Who asks for one of its matches later may do so by name.
+async fn what_a_search_found_and_lists_no_more_is_told_by_name_as_by_uuid(server: Server) -> Result<()> {
+    let (keys, store) = (server.keys(), server.store().await?);
+    let deleted = keys.store(&NewSecret::named("apps/deleted"), b"value").await?;
+    let end = now() + TimeDelta::seconds(15);
+    let ending = NewSecret::named("apps/ending").expires(end);
+    let expired = keys.store(&ending, b"value").await?;
+    let empty = keys
+        .store_without_payload(&NewSecret::named("apps/empty"))
+        .await?;
+    let query = FindQuery {
+        prefix: "apps/".into(),
+        tags: BTreeMap::new(),
+        limit: 9,
+    };
+    let found: Vec<String> = store
+        .find(&query)
+        .await?
+        .into_iter()
+        .map(|found| found.name)
+        .collect();
+    assert_eq!(found, ["apps/deleted", "apps/empty", "apps/ending"]);
+
+    keys.delete(&deleted).await?;
+    store.forget_listings();
+    poll::until("the expiry", Duration::from_secs(30), || async { now() > end }).await?;
+    for (called, id, absence) in [
+        ("apps/deleted", &deleted, Absence::NotFound),
+        ("apps/ending", &expired, Absence::Expired),
+        ("apps/empty", &empty, Absence::Empty),
+    ] {
+        for place in [name(called), uuid(id)] {
+            assert_eq!(absence_at(&store, &place).await?, absence, "{place:?}");
+        }
+    }
+    // An older secret of the name stands for it from then on.
+    let older = keys.store(&NewSecret::named("apps/twice"), b"older").await?;
+    next_second(&keys, &older).await?;
+    let newer = keys.store(&NewSecret::named("apps/twice"), b"newer").await?;
+    store.forget_listings();
+    assert_eq!(
+        version_at(&store, &name("apps/twice")).await?.id,
+        Some(newer.clone())
+    );
+    keys.delete(&newer).await?;
+    store.forget_listings();
+    assert_eq!(version_at(&store, &name("apps/twice")).await?.id, Some(older));
+    assert_eq!(absence_at(&store, &uuid(&newer)).await?, Absence::NotFound);
     Ok(())
 }
 

@@ -75,6 +75,54 @@ async fn metadata_that_is_denied_leaves_the_generation_out() {
     );
 }
 
+/// A way that is broken, or a login that is refused, says nothing about rights.
+#[tokio::test]
+async fn metadata_that_cannot_be_asked_for_is_no_metadata_that_is_denied() {
+    let cloud = Cloud::start(vec![secret(1, "db", 1)]).await;
+    cloud.state().secrets[0].metadata = json!({"keyward-generation": "7"});
+    let store = cloud.store_of(&gate(), password(CANARY));
+    store.check().await.unwrap();
+    // The next login is refused.
+    cloud.state().users[1].password = "another".into();
+    cloud.state().before_page = Some(|state: &mut State, _| state.tokens.clear());
+    let fault = store.probe(&name("db")).await.unwrap_err();
+    assert_eq!(
+        (fault.class, fault.reason),
+        (Class::Denied, Reason::CredentialRejected)
+    );
+}
+
+#[tokio::test]
+async fn a_pinned_generation_is_found_once_its_writer_has_noted_it() {
+    let cloud = Cloud::start(vec![secret(1, "db", 1), secret(2, "db", 2)]).await;
+    let (store, pinned) = (
+        cloud.store(),
+        RemoteRef {
+            version: Some(7),
+            ..name("db")
+        },
+    );
+    current(store.probe(&name("db")).await.unwrap());
+    assert_eq!(
+        store.probe(&pinned).await.unwrap(),
+        Probe::Absent(Absence::NotFound)
+    );
+    cloud.state().secrets[1].metadata = json!({"keyward-generation": "7"});
+    let version = current(store.probe(&pinned).await.unwrap());
+    assert_eq!(version.id, Some(Uuid::from_u128(2).to_string()));
+
+    // Where it may not be looked for, that is the reason why it is not found.
+    cloud.state().fault = Some(|seen| seen.target.ends_with("metadata").then(|| Answer::json(403, "{}")));
+    let other = RemoteRef {
+        version: Some(8),
+        ..name("db")
+    };
+    assert_eq!(
+        store.probe(&other).await.unwrap_err().reason,
+        Reason::RemoteDenied
+    );
+}
+
 #[tokio::test]
 async fn faults_of_barbican_have_their_class_and_end() {
     type Fault = fn(&Seen) -> Option<Answer>;

@@ -169,15 +169,93 @@ async fn no_token_is_left_behind() {
 #[tokio::test]
 async fn a_short_token_is_renewed_before_its_end() {
     let cloud = cloud().await;
-    cloud.state().token_seconds = 1;
+    // A quarter of it is left when it is renewed: time enough for a slow machine.
+    cloud.state().token_seconds = 4;
     let store = cloud.store();
     let place = id(1);
-    let end = tokio::time::Instant::now() + Duration::from_secs(10);
+    let end = tokio::time::Instant::now() + Duration::from_secs(30);
     while cloud.logins() < 3 {
         store.probe(&place).await.unwrap();
         assert!(tokio::time::Instant::now() < end, "the token was not renewed");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    assert_eq!(cloud.state().turned_away, 0, "it was renewed once it was refused");
+}
+
+/// Moves the clock of what waits, and not that of the servers.
+async fn later(wait: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(wait).await;
+    tokio::time::resume();
+}
+
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let end = tokio::time::Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(tokio::time::Instant::now() < end, "{what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_finds_no_barbican_costs_those_that_do_no_token() {
+    let cloud = cloud().await;
+    let sessions = BarbicanSessions::new(gate());
+    let open = |config| sessions.open(config).ok().unwrap();
+    let right = open(cloud.config(credential(CANARY)));
+    let dead_end = || {
+        let mut config = cloud.config(credential(CANARY));
+        config.endpoint = Some("http://127.0.0.1:1".parse().unwrap());
+        config
+    };
+    let mut nowhere = cloud.config(credential(CANARY));
+    nowhere.region = Some("elsewhere".into());
+    let (dead, nowhere) = (open(dead_end()), open(nowhere));
+    for _ in 0..3 {
+        right.check().await.unwrap();
+        dead.check().await.unwrap_err();
+        nowhere.check().await.unwrap_err();
+        later(Duration::from_mins(2)).await;
+    }
+    assert_eq!(cloud.logins(), 1);
+
+    // No other token would lead it elsewhere, also where nobody else uses this one.
+    let alone = BarbicanSessions::new(gate()).open(dead_end()).ok().unwrap();
+    for _ in 0..3 {
+        alone.check().await.unwrap_err();
+        later(Duration::from_mins(2)).await;
+    }
+    assert_eq!(cloud.logins(), 2);
+}
+
+#[tokio::test]
+async fn a_catalog_that_led_nowhere_is_looked_at_again_and_its_token_given_back() {
+    let cloud = cloud().await;
+    let mut config = cloud.config(credential(CANARY));
+    config.region = Some("elsewhere".into());
+    let store = BarbicanSessions::new(gate()).open(config).ok().unwrap();
+    store.check().await.unwrap_err();
+    store.check().await.unwrap_err();
+    assert_eq!(cloud.logins(), 1, "not at once");
+    let first = cloud.state().tokens[0].id.clone();
+    later(Duration::from_mins(2)).await;
+    store.check().await.unwrap_err();
+    let given_back = || cloud.state().tokens.iter().all(|token| token.id != first);
+    until("the first token was not given back", given_back).await;
+    store.check().await.unwrap_err();
+    assert_eq!(cloud.logins(), 2);
+}
+
+/// Barbican answers what the access rules of a credential do not list as it answers a bad token.
+#[tokio::test]
+async fn a_token_that_was_refused_for_its_rights_is_given_back() {
+    let cloud = cloud().await;
+    cloud.state().credentials[0].rules = vec![("GET".into(), "/v1/containers".into())];
+    let store = cloud.store_of(&gate(), credential(CANARY));
+    assert!(store.check().await.is_err());
+    assert_eq!(cloud.logins(), 2);
+    let one_left = || cloud.state().tokens.len() == 1;
+    until("two tokens live", one_left).await;
 }
 
 #[tokio::test]
