@@ -25,7 +25,7 @@ pub struct StandIn {
     address: SocketAddr,
     scheme: &'static str,
     seen: Arc<Mutex<Vec<Seen>>>,
-    held: watch::Sender<bool>,
+    answering: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
@@ -162,9 +162,9 @@ impl StandIn {
         self.seen().iter().filter(matches).count()
     }
 
-    /// From now on, answers are made as ever and held back until this is called with `false`.
-    pub fn hold(&self, held: bool) {
-        self.held.send_replace(held);
+    /// Holds back answers, which are made as ever, from now on and until this is called with `false`.
+    pub fn hold(&self, hold: bool) {
+        self.answering.send_replace(!hold);
     }
 
     async fn start(tls: Option<TlsAcceptor>, handler: Handler) -> Self {
@@ -175,21 +175,21 @@ impl StandIn {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let scheme = if tls.is_some() { "https" } else { "http" };
         let log = Arc::clone(&seen);
-        let (held, hold) = watch::channel(false);
+        let (answering, gate) = watch::channel(true);
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((socket, _)) = listener.accept().await {
                 let (tls, handler, log) = (tls.clone(), Arc::clone(&handler), Arc::clone(&log));
-                let hold = hold.clone();
+                let gate = gate.clone();
                 connections.spawn(async move {
                     match tls {
-                        None => serve(socket, None, handler, log, hold).await,
+                        None => serve(socket, None, handler, log, gate).await,
                         Some(tls) => {
                             // A failed handshake is what some tests are about.
                             if let Ok(stream) = tls.accept(socket).await {
                                 let shown = stream.get_ref().1.peer_certificates();
                                 let shown = shown.and_then(|chain| Some(chain.first()?.to_vec()));
-                                serve(stream, shown, handler, log, hold).await;
+                                serve(stream, shown, handler, log, gate).await;
                             }
                         }
                     }
@@ -200,7 +200,7 @@ impl StandIn {
             address,
             scheme,
             seen,
-            held,
+            answering,
             task,
         }
     }
@@ -218,7 +218,7 @@ async fn serve(
     shown: Option<Vec<u8>>,
     handler: Handler,
     log: Arc<Mutex<Vec<Seen>>>,
-    mut hold: watch::Receiver<bool>,
+    mut gate: watch::Receiver<bool>,
 ) {
     let mut stream = BufReader::new(stream);
     while let Some(mut request) = read_request(&mut stream).await {
@@ -228,7 +228,7 @@ async fn serve(
             .push(request.clone());
         let answer = handler(&request);
         // It fails where the stand-in is gone, and its connections with it.
-        let _ = hold.wait_for(|held| !held).await;
+        let _ = gate.wait_for(|answering| *answering).await;
         match answer {
             Answer::Whole(status, headers, body) => {
                 let mut answer = format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\n", body.len());

@@ -246,10 +246,12 @@ impl Secret {
     }
 }
 
+type Compare = fn(&Secret, &Secret) -> Ordering;
+
 /// One after the other, as in `created:desc,name:asc`; `None` where a word of it is unknown.
-fn order(wanted: &str) -> Option<Vec<fn(&Secret, &Secret) -> Ordering>> {
+fn order(wanted: &str) -> Option<Vec<Compare>> {
     let words = wanted.split(',').filter(|word| !word.is_empty());
-    let compare = |word| -> Option<fn(&Secret, &Secret) -> Ordering> {
+    let compare = |word| -> Option<Compare> {
         Some(match word {
             "created:asc" => |a, b| a.created.cmp(&b.created),
             "created:desc" => |a, b| b.created.cmp(&a.created),
