@@ -3,17 +3,21 @@
 //! Only what a key manager needs is taken, and what cannot be honoured is refused instead of ignored. The file
 //! holds passwords, so no error here repeats anything of it but the line and the names of keys and clouds.
 
+mod auth;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
-use std::fmt;
 
 use keyward_core::fault::{Class, Fault};
 use keyward_core::reason::Reason;
 use keyward_core::secret::SecretBytes;
 use serde::Deserialize;
-use serde::de::{Deserializer, Visitor};
+use serde::de::IgnoredAny;
 use url::Url;
 
-use super::config::{CredentialRef, DomainRef, Interface, KeystoneAuth, ProjectRef, UserRef};
+use self::auth::Auth;
+use super::config::{Interface, KeystoneAuth};
 
 /// More than this is no `clouds.yaml`.
 const MAX_BYTES: usize = 256 * 1024;
@@ -116,7 +120,14 @@ struct Entry {
     region_name: Option<String>,
     interface: Option<String>,
     endpoint_type: Option<String>,
+    key_manager_region_name: Option<String>,
+    key_manager_interface: Option<String>,
+    key_manager_endpoint_type: Option<String>,
     key_manager_endpoint_override: Option<String>,
+    key_manager_endpoint: Option<String>,
+    key_manager_service_type: Option<IgnoredAny>,
+    key_manager_service_name: Option<IgnoredAny>,
+    regions: Option<IgnoredAny>,
     verify: Option<bool>,
     insecure: Option<bool>,
     cacert: Option<String>,
@@ -124,30 +135,6 @@ struct Entry {
     key: Option<String>,
     profile: Option<String>,
 }
-
-#[derive(Deserialize)]
-#[expect(clippy::struct_field_names, reason = "the file's own key")]
-struct Auth {
-    auth_url: Option<String>,
-    username: Option<String>,
-    user_id: Option<String>,
-    password: Option<Hidden>,
-    user_domain_name: Option<String>,
-    user_domain_id: Option<String>,
-    project_name: Option<String>,
-    project_id: Option<String>,
-    project_domain_name: Option<String>,
-    project_domain_id: Option<String>,
-    domain_name: Option<String>,
-    domain_id: Option<String>,
-    system_scope: Option<String>,
-    application_credential_id: Option<String>,
-    application_credential_name: Option<String>,
-    application_credential_secret: Option<Hidden>,
-}
-
-/// Text that goes from the reader straight into a wiped buffer.
-struct Hidden(SecretBytes);
 
 impl Entry {
     fn into_cloud(self, insecure_allowed: bool) -> Result<Cloud, CloudsError> {
@@ -170,25 +157,39 @@ impl Entry {
             .as_deref()
             .ok_or(CloudsError::Missing("auth.auth_url"))?;
         let auth_url = url("auth.auth_url", auth_url)?;
-        let endpoint = self
-            .key_manager_endpoint_override
-            .map(|text| url("key_manager_endpoint_override", &text))
-            .transpose()?;
-        let interface = one_of(
-            ("interface", self.interface),
-            ("endpoint_type", self.endpoint_type),
+        let endpoint = one_of(
+            (
+                "key_manager_endpoint_override",
+                self.key_manager_endpoint_override,
+            ),
+            ("key_manager_endpoint", self.key_manager_endpoint),
         )?
-        .map(|text| text.parse::<Interface>())
-        .transpose()
-        .map_err(|_| CloudsError::Unusable {
-            key: "interface",
-            problem: "is none of public, internal and admin",
-        })?
-        .unwrap_or_default();
+        .map(|text| url("key_manager_endpoint_override", &text))
+        .transpose()?;
+        // What is said of the key manager goes before what is said of every service.
+        let interface = one_of(
+            ("key_manager_interface", self.key_manager_interface),
+            ("key_manager_endpoint_type", self.key_manager_endpoint_type),
+        )?;
+        let interface = match interface {
+            None => one_of(
+                ("interface", self.interface),
+                ("endpoint_type", self.endpoint_type),
+            )?,
+            given => given,
+        };
+        let interface = interface
+            .map(|text| text.parse::<Interface>())
+            .transpose()
+            .map_err(|_| CloudsError::Unusable {
+                key: "interface",
+                problem: "is none of public, internal and admin",
+            })?
+            .unwrap_or_default();
         Ok(Cloud {
             auth_url,
             auth: auth.into_login(self.auth_type.as_deref())?,
-            region: self.region_name,
+            region: self.key_manager_region_name.or(self.region_name),
             interface,
             endpoint,
             verify,
@@ -212,121 +213,23 @@ impl Entry {
                 "profile",
                 "refers to vendor files that are not here; write the settings out",
             ),
+            (
+                self.regions.is_some(),
+                "regions",
+                "may name several; name one by `region_name`",
+            ),
+            (
+                self.key_manager_service_type.is_some() || self.key_manager_service_name.is_some(),
+                "key_manager_service_type",
+                "asks for another service of the catalog; Barbican is the one of type `key-manager`, or what \
+                 `key_manager_endpoint_override` names",
+            ),
         ];
         match refused.into_iter().find(|(present, ..)| *present) {
             Some((_, key, problem)) => Err(CloudsError::Unusable { key, problem }),
             None => Ok(()),
         }
     }
-}
-
-impl Auth {
-    fn into_login(self, auth_type: Option<&str>) -> Result<KeystoneAuth, CloudsError> {
-        let names_credential = self.application_credential_secret.is_some()
-            || self.application_credential_id.is_some()
-            || self.application_credential_name.is_some();
-        match auth_type {
-            Some("v3applicationcredential") => self.into_application_credential(),
-            // Other readers take a file without `auth_type` by what it holds.
-            None if names_credential => self.into_application_credential(),
-            None | Some("password" | "v3password") => self.into_password(names_credential),
-            Some(_) => Err(CloudsError::Unusable {
-                key: "auth_type",
-                problem: "is neither `v3applicationcredential` nor `password`",
-            }),
-        }
-    }
-
-    fn into_application_credential(self) -> Result<KeystoneAuth, CloudsError> {
-        if self.password.is_some() {
-            return Err(CloudsError::Both(
-                "auth.password",
-                "auth.application_credential_secret",
-            ));
-        }
-        let user = self.user();
-        let secret = self
-            .application_credential_secret
-            .ok_or(CloudsError::Missing("auth.application_credential_secret"))?;
-        let credential = match (self.application_credential_id, self.application_credential_name) {
-            // The id wins in other readers too; a name beside it is only a label.
-            (Some(id), _) => CredentialRef::Id(id),
-            (None, Some(name)) => CredentialRef::Name { name, user: user? },
-            (None, None) => return Err(CloudsError::Missing("auth.application_credential_id")),
-        };
-        Ok(KeystoneAuth::ApplicationCredential {
-            credential,
-            secret: secret.0,
-        })
-    }
-
-    fn user(&self) -> Result<UserRef, CloudsError> {
-        match one_of(
-            ("auth.user_id", self.user_id.clone().map(Either::Id)),
-            ("auth.username", self.username.clone().map(Either::Name)),
-        )? {
-            None => Err(CloudsError::Missing("auth.username")),
-            Some(Either::Id(id)) => Ok(UserRef::Id(id)),
-            Some(Either::Name(name)) => Ok(UserRef::Name {
-                name,
-                domain: domain(
-                    ("auth.user_domain_name", self.user_domain_name.clone()),
-                    ("auth.user_domain_id", self.user_domain_id.clone()),
-                )?,
-            }),
-        }
-    }
-
-    fn into_password(self, names_credential: bool) -> Result<KeystoneAuth, CloudsError> {
-        if names_credential {
-            return Err(CloudsError::Unusable {
-                key: "auth_type",
-                problem: "is `password`, and the entry holds an application credential; keep one",
-            });
-        }
-        if self.system_scope.is_some() || self.domain_name.is_some() || self.domain_id.is_some() {
-            return Err(CloudsError::Unusable {
-                key: "auth",
-                problem: "asks for a domain or system scope; secrets live in a project, so name a project",
-            });
-        }
-        let user = self.user();
-        let password = self.password.ok_or(CloudsError::Missing("auth.password"))?;
-        let project = match (self.project_id, self.project_name) {
-            // Files made by the dashboard hold both; the id says it all.
-            (Some(id), _) => ProjectRef::Id(id),
-            (None, Some(name)) => ProjectRef::Name {
-                name,
-                domain: domain(
-                    ("auth.project_domain_name", self.project_domain_name),
-                    ("auth.project_domain_id", self.project_domain_id),
-                )?,
-            },
-            (None, None) => return Err(CloudsError::Missing("auth.project_name")),
-        };
-        Ok(KeystoneAuth::Password {
-            user: user?,
-            password: password.0,
-            project,
-        })
-    }
-}
-
-enum Either {
-    Id(String),
-    Name(String),
-}
-
-fn domain(
-    name: (&'static str, Option<String>),
-    id: (&'static str, Option<String>),
-) -> Result<DomainRef, CloudsError> {
-    let missing = CloudsError::Missing(name.0);
-    one_of(
-        (name.0, name.1.map(DomainRef::Name)),
-        (id.0, id.1.map(DomainRef::Id)),
-    )?
-    .ok_or(missing)
 }
 
 fn one_of<T>(
@@ -344,222 +247,4 @@ fn url(key: &'static str, text: &str) -> Result<Url, CloudsError> {
         key,
         problem: "is not an address",
     })
-}
-
-impl<'de> Deserialize<'de> for Hidden {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Taker;
-        impl Visitor<'_> for Taker {
-            type Value = Hidden;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("text")
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Hidden, E> {
-                Ok(Hidden(SecretBytes::from(text)))
-            }
-
-            fn visit_string<E>(self, text: String) -> Result<Hidden, E> {
-                Ok(Hidden(SecretBytes::from(text)))
-            }
-        }
-        deserializer.deserialize_string(Taker)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const CANARY: &str = "canary-7f3a";
-
-    fn read(text: &str, name: Option<&str>) -> Result<Cloud, CloudsError> {
-        parse(&SecretBytes::from(text), name, false)
-    }
-
-    fn error(text: &str) -> CloudsError {
-        let error = read(text, None).err().expect("this file must be refused");
-        assert!(!format!("{error} {error:?}").contains("canary"), "{error:?}");
-        error
-    }
-
-    fn password_file(extra: &str) -> String {
-        format!(
-            "clouds:\n  one:\n    auth:\n      auth_url: https://id.example.com/v3\n      username: ada\n      \
-             password: {CANARY}\n      user_domain_name: Default\n      project_name: web\n      \
-             project_domain_id: default\n{extra}"
-        )
-    }
-
-    #[test]
-    fn a_password_cloud_is_read() {
-        let cloud = read(
-            &password_file(
-                "    region_name: north\n    interface: internalURL\n    identity_api_version: 3\n    \
-                 key_manager_endpoint_override: https://kms.example.com/v1\n",
-            ),
-            Some("one"),
-        )
-        .ok()
-        .unwrap();
-        assert_eq!(cloud.region.as_deref(), Some("north"));
-        assert_eq!(cloud.interface, Interface::Internal);
-        assert_eq!(cloud.endpoint.unwrap().as_str(), "https://kms.example.com/v1");
-        assert!(cloud.verify);
-        let KeystoneAuth::Password {
-            user,
-            password,
-            project,
-        } = cloud.auth
-        else {
-            panic!("read as another kind of login");
-        };
-        assert!(password.same_as(CANARY.as_bytes()));
-        assert_eq!(
-            user,
-            UserRef::Name {
-                name: "ada".into(),
-                domain: DomainRef::Name("Default".into())
-            }
-        );
-        assert_eq!(
-            project,
-            ProjectRef::Name {
-                name: "web".into(),
-                domain: DomainRef::Id("default".into())
-            }
-        );
-    }
-
-    #[test]
-    fn an_application_credential_is_known_with_and_without_its_type() {
-        for auth_type in ["", "    auth_type: v3applicationcredential\n"] {
-            let cloud = read(
-                &format!(
-                    "clouds:\n  one:\n{auth_type}    auth:\n      auth_url: https://id.example.com\n      \
-                     application_credential_id: abc\n      application_credential_secret: {CANARY}\n"
-                ),
-                None,
-            )
-            .ok()
-            .unwrap();
-            let KeystoneAuth::ApplicationCredential { credential, secret } = cloud.auth else {
-                panic!("read as another kind of login");
-            };
-            assert_eq!(credential, CredentialRef::Id("abc".into()));
-            assert!(secret.same_as(CANARY.as_bytes()));
-        }
-    }
-
-    #[test]
-    fn an_unquoted_number_is_the_password_as_written() {
-        let cloud = read(&password_file("").replace(CANARY, "0012"), None)
-            .ok()
-            .unwrap();
-        let KeystoneAuth::Password { password, .. } = cloud.auth else {
-            panic!("read as another kind of login");
-        };
-        assert!(password.same_as(b"0012"));
-    }
-
-    #[test]
-    fn the_choice_of_a_cloud_is_never_guessed() {
-        let two = format!("{}  two: {{}}\n", password_file(""));
-        assert_eq!(error(&two), CloudsError::Several { count: 2 });
-        assert!(read(&two, Some("one")).is_ok());
-        assert_eq!(
-            read(&two, Some("three")).err(),
-            Some(CloudsError::Unknown("three".into()))
-        );
-        assert_eq!(error("clouds: {}"), CloudsError::NoCloud);
-        assert_eq!(error("other: 1"), CloudsError::NoCloud);
-    }
-
-    #[test]
-    fn what_cannot_be_honoured_is_refused() {
-        for (line, key) in [
-            ("    cacert: /etc/ssl/ca.pem\n", "cacert"),
-            ("    verify: false\n", "verify"),
-            ("    insecure: true\n", "insecure"),
-            ("    cert: /etc/ssl/me.pem\n", "cert"),
-            ("    profile: vendor\n", "profile"),
-            ("    auth_type: v3token\n", "auth_type"),
-            ("    interface: canary\n", "interface"),
-            (
-                "    key_manager_endpoint_override: canary\n",
-                "key_manager_endpoint_override",
-            ),
-        ] {
-            match error(&password_file(line)) {
-                CloudsError::Unusable { key: told, .. } => assert_eq!(told, key),
-                other => panic!("{line}: {other:?}"),
-            }
-        }
-        let unverified = SecretBytes::from(password_file("    verify: false\n").as_str());
-        assert!(!parse(&unverified, None, true).ok().unwrap().verify);
-    }
-
-    #[test]
-    fn contradictions_and_gaps_are_named() {
-        let with = |line: &str| password_file("").replace("      username: ada\n", line);
-        assert_eq!(error(&with("")), CloudsError::Missing("auth.username"));
-        assert_eq!(
-            error(&with("      username: ada\n      user_id: b\n")),
-            CloudsError::Both("auth.user_id", "auth.username")
-        );
-        assert_eq!(
-            error(&with(
-                "      application_credential_id: a\n      application_credential_secret: canary\n"
-            )),
-            CloudsError::Both("auth.password", "auth.application_credential_secret")
-        );
-        assert_eq!(
-            error(&password_file("").replace("      user_domain_name: Default\n", "")),
-            CloudsError::Missing("auth.user_domain_name")
-        );
-        assert!(matches!(
-            error(&password_file("").replace("project_name: web", "system_scope: all")),
-            CloudsError::Unusable { key: "auth", .. }
-        ));
-    }
-
-    #[test]
-    fn hostile_files_end_in_a_plain_error() {
-        let bomb = format!(
-            "{}clouds: {{}}\n",
-            (0..30).fold(String::from("a0: &a0 [canary]\n"), |file, n| {
-                format!(
-                    "{file}a{m}: &a{m} [{refs}]\n",
-                    m = n + 1,
-                    refs = vec![format!("*a{n}"); 20].join(",")
-                )
-            })
-        );
-        for text in [
-            "clouds: [canary",
-            "clouds: canary",
-            "clouds:\n  one: canary",
-            "clouds:\n  one:\n    verify: canary",
-            "clouds:\n  one: {}\n  one: {}\n# canary",
-            "\u{0}canary",
-            "- canary\n--- \n- canary",
-            &format!("clouds: {}", "[".repeat(5_000)),
-            &bomb,
-        ] {
-            assert!(
-                matches!(error(text), CloudsError::Syntax { .. }),
-                "{}",
-                &text[..20.min(text.len())]
-            );
-        }
-        assert!(matches!(
-            parse(&SecretBytes::new(vec![0xff, 0xfe, b'a']), None, false).err(),
-            Some(CloudsError::Syntax { .. })
-        ));
-        assert_eq!(
-            parse(&SecretBytes::new(vec![b' '; MAX_BYTES + 1]), None, false).err(),
-            Some(CloudsError::TooLarge)
-        );
-    }
 }
