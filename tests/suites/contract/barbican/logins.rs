@@ -20,6 +20,8 @@ use super::{name, uuid, version_at};
 
 /// Longer than Barbican trusts a token that it has seen.
 const REFUSED_WITHIN: Duration = Duration::from_secs(15);
+/// Longer than a refused application credential waits for the next try.
+const REPEATED_WITHIN: Duration = Duration::from_mins(1);
 
 pub(super) fn register(suite: &mut Suite) {
     super::cases!(
@@ -29,7 +31,8 @@ pub(super) fn register(suite: &mut Suite) {
         stores_that_share_a_wrong_password_show_it_once,
         a_wrong_project_is_not_taken_for_a_wrong_password,
         whoever_is_wrong_or_unknown_is_rejected,
-        a_user_who_is_disabled_or_without_a_role_is_rejected_until_that_is_undone,
+        a_disabled_user_is_let_in_again_by_credential_and_not_by_the_password_that_was_refused,
+        a_user_without_a_role_is_rejected_until_it_has_one,
         a_dead_token_is_replaced_once_for_all,
         a_second_refusal_stops,
         a_role_that_may_not_read_is_denied,
@@ -155,25 +158,53 @@ async fn whoever_is_wrong_or_unknown_is_rejected(server: Server) -> Result<()> {
     Ok(())
 }
 
-async fn a_user_who_is_disabled_or_without_a_role_is_rejected_until_that_is_undone(
+/// Keystone refuses whoever is disabled in the words in which it refuses a wrong password.
+async fn a_disabled_user_is_let_in_again_by_credential_and_not_by_the_password_that_was_refused(
     server: Server,
 ) -> Result<()> {
-    let (tenant, credential) = (&server.tenant, server.credential().await?);
-    let ways = || [by_credential(&credential), server.by_password(&tenant.password)];
+    let (tenant, credential, gate) = (&server.tenant, server.credential().await?, gate()?);
+    let check = async |auth| -> Result<Result<(), Fault>> {
+        Ok(open(server.config(auth).await?, Arc::clone(&gate))?.check().await)
+    };
     tenant.set_enabled(false).await?;
-    for auth in ways() {
-        rejected(server.store_with(auth).await?.check().await)?;
-    }
+    rejected(check(by_credential(&credential)).await?)?;
+    rejected(check(server.by_password(&tenant.password)).await?)?;
+
     tenant.set_enabled(true).await?;
-    tenant.revoke_role().await?;
-    for auth in ways() {
-        rejected(server.store_with(auth).await?.check().await)?;
-    }
-    tenant.grant_role().await?;
-    for auth in ways() {
-        server.store_with(auth).await?.check().await?;
-    }
+    poll::until("a login by credential", REPEATED_WITHIN, || async {
+        check(by_credential(&credential))
+            .await
+            .is_ok_and(|outcome| outcome.is_ok())
+    })
+    .await?;
+    let before = server.mark().await?;
+    rejected(check(server.by_password(&tenant.password)).await?)?;
+    assert_eq!(
+        server.logins(before, &tenant.user).await?,
+        0,
+        "it is not sent again"
+    );
+    tenant.set_password("another").await?;
+    check(server.by_password("another")).await??;
     Ok(())
+}
+
+async fn a_user_without_a_role_is_rejected_until_it_has_one(server: Server) -> Result<()> {
+    let (tenant, credential, gate) = (&server.tenant, server.credential().await?, gate()?);
+    let check = async |auth| -> Result<Result<(), Fault>> {
+        Ok(open(server.config(auth).await?, Arc::clone(&gate))?.check().await)
+    };
+    tenant.revoke_role().await?;
+    rejected(check(by_credential(&credential)).await?)?;
+    rejected(check(server.by_password(&tenant.password)).await?)?;
+    tenant.grant_role().await?;
+    check(server.by_password(&tenant.password)).await??;
+    poll::until("a login by credential", REPEATED_WITHIN, || async {
+        check(by_credential(&credential))
+            .await
+            .is_ok_and(|outcome| outcome.is_ok())
+    })
+    .await
 }
 
 async fn a_dead_token_is_replaced_once_for_all(server: Server) -> Result<()> {
