@@ -245,6 +245,11 @@ impl Room {
                     self.sync.enqueue(&key, Instant::now());
                 }
             }
+            WatchEvent::Unreadable(key, object) => {
+                if self.sync.index.put_unreadable(&key, *object) == Change::Work {
+                    self.sync.enqueue(&key, Instant::now());
+                }
+            }
             WatchEvent::Deleted(key) => {
                 self.sync.index.remove(&key);
                 self.sync.enqueue(&key, Instant::now());
@@ -263,6 +268,9 @@ impl Room {
                 let (key, identity) = (named(key), identity(&store.metadata));
                 self.put_store(&key, identity, Ok(StoreObject::of_namespace(key.clone(), store)));
             }
+            WatchEvent::Unreadable(key, object) => {
+                self.put_store(&named(key), identity(&object.metadata), Err(object.fault()));
+            }
             WatchEvent::Deleted(key) => self.remove_store(&named(key)),
             WatchEvent::Restarted | WatchEvent::Synced => {}
         }
@@ -277,6 +285,9 @@ impl Room {
             WatchEvent::Applied(key, store) => {
                 let (key, identity) = (named(key), identity(&store.metadata));
                 self.put_store(&key, identity, StoreObject::of_cluster(key.clone(), store));
+            }
+            WatchEvent::Unreadable(key, object) => {
+                self.put_store(&named(key), identity(&object.metadata), Err(object.fault()));
             }
             WatchEvent::Deleted(key) => self.remove_store(&named(key)),
             WatchEvent::Restarted | WatchEvent::Synced => {}
@@ -296,13 +307,25 @@ impl Room {
     }
 
     fn on_secret(self: &Arc<Self>, event: &WatchEvent<ObjectMeta>) {
-        let Some(key) = self.secrets.observe(event) else {
-            return;
-        };
-        for object in self.sync.index.of_target(&key) {
-            self.sync.enqueue(&object, Instant::now());
+        let mut changed = self.secrets.observe(event);
+        if let WatchEvent::Deleted(key) = event
+            && !changed.contains(key)
+        {
+            // Our own deletion is known already; another object may have waited for the name.
+            changed.push(key.clone());
         }
-        self.refresh_referrers(Referent::Secret, key);
+        for secret in &changed {
+            for object in self.sync.index.of_target(secret) {
+                self.sync.enqueue(&object, Instant::now());
+            }
+        }
+        // What an object of ours writes, a store may log in with: our own writes are news here.
+        match event {
+            WatchEvent::Applied(key, _) => self.refresh_referrers(Referent::Secret, key.clone()),
+            _ => changed
+                .into_iter()
+                .for_each(|gone| self.refresh_referrers(Referent::Secret, gone)),
+        }
     }
 
     fn on_referent(self: &Arc<Self>, what: Referent, event: &WatchEvent<ObjectMeta>) {
@@ -337,7 +360,7 @@ impl Room {
                 }
             }
             WatchEvent::Deleted(key) => self.registry.remove_namespace(&key.name),
-            WatchEvent::Restarted | WatchEvent::Synced => {}
+            WatchEvent::Unreadable(..) | WatchEvent::Restarted | WatchEvent::Synced => {}
         }
     }
 
@@ -351,7 +374,7 @@ impl Room {
                 self.sync.workloads.remove(kind, &key);
                 key
             }
-            WatchEvent::Restarted | WatchEvent::Synced => return,
+            WatchEvent::Unreadable(..) | WatchEvent::Restarted | WatchEvent::Synced => return,
         };
         for object in self.sync.index.of_consumer(kind, &key) {
             self.sync.enqueue(&object, Instant::now());

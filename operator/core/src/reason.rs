@@ -9,7 +9,7 @@ pub enum Reason {
     Observed,
     /// The object is suspended and left as it is.
     Suspended,
-    /// The object's spec contradicts itself in a way the schema cannot say.
+    /// The object's spec contradicts itself in a way the schema cannot say, or holds what this version does not know.
     SpecInvalid,
     /// The store is usable: address, TLS, login and mount were seen to work.
     StoreReady,

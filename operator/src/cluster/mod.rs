@@ -28,7 +28,7 @@ pub use call::DEADLINE;
 pub use kinds::missing_kinds;
 pub use object_key::ObjectKey;
 pub(crate) use pairs::Pairs;
-pub use pruned::Progress;
+pub use pruned::{Progress, Unreadable};
 pub use read::{ClusterReader, ExistingSecret, Whole};
 pub use rollout::RolloutWriter;
 pub use secret_index::{SecretEntry, SecretIndex};

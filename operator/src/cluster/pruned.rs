@@ -7,7 +7,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
+use keyward_core::fault::{Class, Fault};
+use keyward_core::reason::Reason;
 use kube::Resource;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
@@ -20,11 +22,22 @@ const OWN_ANNOTATIONS: &str = "keyward.dev/";
 #[derive(Debug, Clone)]
 pub struct Metadata<K>(ObjectMeta, PhantomData<fn() -> K>);
 
-/// An object of one of our kinds, or why it could not be parsed.
+/// An object of one of our kinds, or what is known of one that could not be parsed.
 #[derive(Debug, Clone)]
 pub struct Parsed<K> {
     metadata: ObjectMeta,
-    body: Result<K, String>,
+    body: Result<K, Box<Unreadable>>,
+}
+
+/// An object that exists and that this version cannot parse.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unreadable {
+    /// Its metadata, pruned.
+    pub metadata: ObjectMeta,
+    /// The conditions in its status; `None` where it has no status.
+    pub conditions: Option<Vec<Condition>>,
+    /// The field that is not understood.
+    pub field: String,
 }
 
 /// How far a Deployment, StatefulSet or DaemonSet has rolled out.
@@ -69,9 +82,23 @@ impl<K> Metadata<K> {
 }
 
 impl<K> Parsed<K> {
-    /// The object, with pruned metadata, or why it could not be parsed.
-    pub fn into_result(self) -> Result<K, String> {
+    /// The object, with pruned metadata, or what is known of it.
+    pub fn into_result(self) -> Result<K, Box<Unreadable>> {
         self.body
+    }
+}
+
+impl Unreadable {
+    /// What is told of it. What the field holds is left out.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        let version = env!("CARGO_PKG_VERSION");
+        let message = format!(
+            "`{}` is not understood by version {version} of Keyward",
+            self.field
+        );
+        Fault::new(Class::Permanent, Reason::SpecInvalid, message)
+            .advise("correct it, or run the version that belongs to the installed definitions")
     }
 }
 
@@ -159,7 +186,16 @@ where
         if !wire.status.is_null() {
             object.insert("status".into(), wire.status);
         }
-        let body = serde_json::from_value(Value::Object(object)).map_err(|error| error.to_string());
+        let conditions = object
+            .get("status")
+            .map(|status| Vec::deserialize(&status["conditions"]).unwrap_or_default());
+        let body = serde_path_to_error::deserialize(Value::Object(object)).map_err(|error| {
+            Box::new(Unreadable {
+                metadata: metadata.clone(),
+                conditions,
+                field: error.path().to_string(),
+            })
+        });
         Ok(Self { metadata, body })
     }
 }
@@ -346,13 +382,27 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_object_still_has_a_name() {
-        let object: Parsed<SyncedSecret> = serde_json::from_value(json!({
-            "metadata": {"name": "db", "namespace": "apps"}, "spec": {"sources": 7}
-        }))
-        .unwrap();
-        assert_eq!(object.meta().name.as_deref(), Some("db"));
-        assert!(object.into_result().is_err());
+    fn of_an_unreadable_object_name_conditions_and_the_field_are_known_and_no_value() {
+        let ready = json!({"type": "Ready", "status": "True", "reason": "Synced", "message": "",
+            "lastTransitionTime": "2027-01-15T08:00:00Z"});
+        let object = |status: &Value| -> Box<Unreadable> {
+            let object: Parsed<SyncedSecret> = serde_json::from_value(json!({
+                "metadata": {"name": "db", "namespace": "apps", "generation": 3},
+                "spec": {"sources": [{"storeRef": {"name": "vault", "kind": "hunter2"}, "path": "db"}]},
+                "status": status,
+            }))
+            .unwrap();
+            assert_eq!(object.meta().name.as_deref(), Some("db"));
+            object.into_result().unwrap_err()
+        };
+        let known = object(&json!({"conditions": [ready]}));
+        assert_eq!(known.metadata.generation, Some(3));
+        assert_eq!(known.conditions.as_ref().map(Vec::len), Some(1));
+        assert_eq!(known.field, "spec.sources[0].storeRef.kind");
+        let told = known.fault().to_string();
+        assert!(told.contains(&known.field) && !told.contains("hunter2"), "{told}");
+        assert_eq!(object(&Value::Null).conditions, None);
+        assert_eq!(object(&json!({"conditions": 7})).conditions, Some(Vec::new()));
     }
 
     #[test]

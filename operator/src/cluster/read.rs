@@ -7,9 +7,11 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use chrono::{DateTime, Utc};
 use http::Method;
 use keyward_core::fault::{Class, Fault};
 use keyward_core::secret::{SecretBytes, SecretMap};
+use keyward_core::sync::departure::Definition;
 use keyward_core::sync::ownership::{Existing, Manager};
 use keyward_crds::{MANAGED_BY, MANAGED_BY_LABEL, OWNER_ANNOTATION, SyncedSecret};
 use kube::{Client, CustomResourceExt as _};
@@ -37,6 +39,8 @@ pub struct ExistingSecret {
     pub owner: Option<String>,
     /// Whether it is ours as a whole.
     pub whole: Whole,
+    /// When what is ours in it was last changed.
+    pub written_at: Option<DateTime<Utc>>,
     /// Its keys with the field managers that own each. A key may have no owner at all.
     pub key_owners: BTreeMap<String, BTreeSet<Manager>>,
     /// Its labels.
@@ -90,12 +94,15 @@ impl ClusterReader {
         Ok(wire.map(|wire| wire.data.unwrap_or_default()))
     }
 
-    /// Whether the kind `SyncedSecret` is being removed from the cluster, or is gone already.
-    pub async fn kind_is_leaving(&self) -> Result<bool, Fault> {
+    /// The definition of the kind `SyncedSecret`, or `None` where it is gone.
+    pub async fn definition(&self) -> Result<Option<Definition>, Fault> {
         let name = SyncedSecret::crd_name();
         let path = format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}");
-        let kind: Option<KindWire> = self.read("reading the definition of SyncedSecret", path).await?;
-        Ok(kind.is_none_or(|kind| kind.metadata.deletion_timestamp.is_some()))
+        let wire: Option<DefinitionWire> = self.read("reading the definition of SyncedSecret", path).await?;
+        Ok(wire.map(|wire| Definition {
+            installed: wire.metadata.creation_timestamp,
+            leaving: wire.metadata.deletion_timestamp.is_some(),
+        }))
     }
 
     async fn read<T: serde::de::DeserializeOwned>(
@@ -144,13 +151,14 @@ impl ExistingSecret {
 }
 
 #[derive(Deserialize)]
-struct KindWire {
-    metadata: KindMeta,
+struct DefinitionWire {
+    metadata: DefinitionMeta,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct KindMeta {
+struct DefinitionMeta {
+    creation_timestamp: DateTime<Utc>,
     deletion_timestamp: Option<String>,
 }
 
@@ -187,8 +195,16 @@ struct ManagedFields {
     manager: String,
     #[serde(default)]
     operation: String,
+    time: Option<DateTime<Utc>>,
     #[serde(default)]
     fields_v1: Value,
+}
+
+impl ManagedFields {
+    /// Whether this is what we declare. A mere update under our name is somebody else's.
+    fn is_ours(&self) -> bool {
+        self.operation == "Apply" && self.manager == FIELD_MANAGER
+    }
 }
 
 impl From<SecretWire> for ExistingSecret {
@@ -201,10 +217,12 @@ impl From<SecretWire> for ExistingSecret {
             .collect();
         let mut key_owners: BTreeMap<String, BTreeSet<Manager>> =
             data.keys().map(|key| (key.clone(), BTreeSet::new())).collect();
-        let mut typed_by_us = false;
+        let (mut typed_by_us, mut written_at) = (false, None);
         for entry in wire.metadata.managed_fields.unwrap_or_default() {
-            let declares_type = entry.fields_v1.get("f:type").is_some();
-            typed_by_us |= declares_type && entry.operation == "Apply" && entry.manager == FIELD_MANAGER;
+            if entry.is_ours() {
+                typed_by_us |= entry.fields_v1.get("f:type").is_some();
+                written_at = written_at.max(entry.time);
+            }
             for key in keys_in(&entry.fields_v1) {
                 if let Some(owners) = key_owners.get_mut(key) {
                     owners.insert(manager_of(&entry));
@@ -226,6 +244,7 @@ impl From<SecretWire> for ExistingSecret {
                 (false, true) => Whole::LabelLost,
                 (false, false) => Whole::No,
             },
+            written_at,
             labels,
             annotations,
             key_owners,
@@ -299,10 +318,12 @@ mod tests {
                         "name": "db", "namespace": "apps", "uid": "u1", "resourceVersion": "7",
                         "annotations": {"keyward.dev/synced-by": "db"},
                         "managedFields": [
-                            {"manager": "keyward", "operation": "Apply", "fieldsV1": {"f:data": {"f:password": {}}}},
+                            {"manager": "keyward", "operation": "Apply", "time": "2027-01-15T08:00:00Z",
+                             "fieldsV1": {"f:data": {"f:password": {}}}},
                             {"manager": "kubectl", "operation": "Update",
                              "fieldsV1": {"f:data": {".": {}, "f:tls.crt": {}, "f:password": {}}, "f:type": {}}},
-                            {"manager": "keyward", "operation": "Update", "fieldsV1": {"f:data": {"f:other": {}}}},
+                            {"manager": "keyward", "operation": "Update", "time": "2027-01-15T09:00:00Z",
+                             "fieldsV1": {"f:data": {"f:other": {}}}},
                         ],
                     },
                     "type": "Opaque",
@@ -329,10 +350,32 @@ mod tests {
         );
         assert!(secret.key_owners["unowned"].is_empty());
         assert_eq!(secret.whole, Whole::No, "another manager declared its type");
+        let applied = DateTime::from_timestamp(1_800_000_000, 0);
+        assert_eq!(secret.written_at, applied, "only our own declaration counts");
         assert_eq!(
             secret.key_owners["password"],
             [manager("keyward", true), manager("kubectl", false)].into()
         );
+    }
+
+    #[tokio::test]
+    async fn the_definition_says_since_when_and_whether_it_leaves() {
+        let definition = async |status, metadata: serde_json::Value| {
+            let (client, _) = scripted(move |_| (status, json!({ "metadata": metadata })));
+            ClusterReader::new(client).definition().await.unwrap()
+        };
+        let installed = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        let stays = definition(200, json!({"creationTimestamp": "2027-01-15T08:00:00Z"})).await;
+        let leaving = false;
+        assert_eq!(stays, Some(Definition { installed, leaving }));
+        let goes =
+            json!({"creationTimestamp": "2027-01-15T08:00:00Z", "deletionTimestamp": "2027-01-15T09:00:00Z"});
+        let leaving = true;
+        assert_eq!(
+            definition(200, goes).await,
+            Some(Definition { installed, leaving })
+        );
+        assert_eq!(definition(404, json!({})).await, None);
     }
 
     #[tokio::test]

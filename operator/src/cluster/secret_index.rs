@@ -1,6 +1,6 @@
 //! Every Secret of the cluster, as far as Keyward needs to know it: no value, no label, about 200 bytes each.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -23,6 +23,10 @@ struct Inner {
     /// Owner and Secret, where the Secret is not called as its owner.
     renamed: Pairs<ObjectKey>,
     under_way: HashMap<ObjectKey, UnderWay>,
+    /// Secrets that we know from our own writes alone. The watch cannot report the end of what it has never seen.
+    unseen: HashSet<ObjectKey>,
+    /// Those of them, with their uids, that the listing which is under way names if they still exist.
+    doubtful: Vec<(ObjectKey, Box<str>)>,
 }
 
 /// Writes of our own that are not answered yet, to one Secret.
@@ -31,6 +35,8 @@ struct UnderWay {
     writes: usize,
     /// The uids that were reported gone since the first of them began.
     gone: Vec<Box<str>>,
+    /// Whether a listing has begun since then: it may have missed a Secret that was made and deleted before it.
+    relisted: bool,
 }
 
 /// A write of our own. It is under way until this is dropped.
@@ -51,15 +57,21 @@ pub struct SecretEntry {
 }
 
 impl SecretIndex {
-    /// Takes in what the watch of Secrets reports. Returns the key of a Secret that was changed or deleted.
-    pub fn observe(&self, event: &WatchEvent<ObjectMeta>) -> Option<ObjectKey> {
+    /// Takes in what the watch of Secrets reports. Returns the keys of Secrets that were changed or are gone.
+    pub fn observe(&self, event: &WatchEvent<ObjectMeta>) -> Vec<ObjectKey> {
+        let changed = |is_new: bool, key: &ObjectKey| is_new.then(|| key.clone()).into_iter().collect();
         match event {
-            WatchEvent::Applied(key, meta) => {
-                let entry = SecretEntry::of(meta)?;
-                self.write().put(key, entry).then(|| key.clone())
+            WatchEvent::Applied(key, meta) => match SecretEntry::of(meta) {
+                Some(entry) => changed(self.write().seen(key, entry), key),
+                None => Vec::new(),
+            },
+            WatchEvent::Deleted(key) => changed(self.write().vanished(key), key),
+            WatchEvent::Restarted => {
+                self.write().listing_begins();
+                Vec::new()
             }
-            WatchEvent::Deleted(key) => self.write().vanished(key).then(|| key.clone()),
-            WatchEvent::Restarted | WatchEvent::Synced => None,
+            WatchEvent::Synced => self.write().listing_ends(),
+            WatchEvent::Unreadable(..) => Vec::new(),
         }
     }
 
@@ -131,8 +143,16 @@ impl OwnWrite<'_> {
     /// also have been faster, and have reported that somebody deleted what was written: then it stays gone.
     pub fn answered(&self, entry: SecretEntry) {
         let mut inner = self.index.write();
-        if !inner.is_gone(self.key, &entry.uid) {
-            inner.put(self.key, entry);
+        let under_way = inner.under_way.get(self.key);
+        let under_way = under_way.expect("a write stays under way until it is dropped");
+        let unseen = !inner.has_seen(self.key, &entry.uid);
+        // What was made while a listing went on is left to the watch, which reports it if it is still there.
+        if under_way.gone.contains(&entry.uid) || (under_way.relisted && unseen) {
+            return;
+        }
+        inner.put(self.key, entry);
+        if unseen {
+            inner.unseen.insert(self.key.clone());
         }
     }
 }
@@ -150,6 +170,41 @@ impl Drop for OwnWrite<'_> {
 }
 
 impl Inner {
+    /// Takes in what the watch reports. Returns whether it said anything new.
+    fn seen(&mut self, key: &ObjectKey, entry: SecretEntry) -> bool {
+        if self.secrets.get(key).is_some_and(|known| known.uid == entry.uid) {
+            self.unseen.remove(key);
+        }
+        self.put(key, entry)
+    }
+
+    fn has_seen(&self, key: &ObjectKey, uid: &str) -> bool {
+        let known = self.secrets.get(key);
+        known.is_some_and(|known| *known.uid == *uid) && !self.unseen.contains(key)
+    }
+
+    fn listing_begins(&mut self) {
+        for under_way in self.under_way.values_mut() {
+            under_way.relisted = true;
+        }
+        let uid = |key: &ObjectKey| self.secrets.get(key).map(|entry| entry.uid.clone());
+        let unseen = self.unseen.iter();
+        self.doubtful = unseen.filter_map(|key| Some((key.clone(), uid(key)?))).collect();
+    }
+
+    /// Takes out what the listing should have named and did not.
+    fn listing_ends(&mut self) -> Vec<ObjectKey> {
+        let mut vanished = Vec::new();
+        for (key, uid) in std::mem::take(&mut self.doubtful) {
+            let known = self.secrets.get(&key).is_some_and(|entry| entry.uid == uid);
+            if known && self.unseen.contains(&key) {
+                self.vanished(&key);
+                vanished.push(key);
+            }
+        }
+        vanished
+    }
+
     /// Stores `entry` unless something newer is known. Returns whether it said anything new.
     fn put(&mut self, key: &ObjectKey, entry: SecretEntry) -> bool {
         if let Some(known) = self.secrets.get(key) {
@@ -183,16 +238,12 @@ impl Inner {
         self.remove(key)
     }
 
-    fn is_gone(&self, key: &ObjectKey, uid: &str) -> bool {
-        let under_way = self.under_way.get(key);
-        under_way.is_some_and(|under_way| under_way.gone.iter().any(|gone| **gone == *uid))
-    }
-
     /// Returns whether it was there.
     fn remove(&mut self, key: &ObjectKey) -> bool {
         let Some(entry) = self.secrets.remove(key) else {
             return false;
         };
+        self.unseen.remove(key);
         if let Some(owner) = renamed(key, &entry) {
             self.renamed.remove(owner, key.clone());
         }
@@ -240,22 +291,27 @@ mod tests {
     fn a_late_event_does_not_undo_our_own_write() {
         let index = SecretIndex::default();
         let key = ObjectKey::new("apps", "db");
-        assert_eq!(index.observe(&applied(&key, "u1", "9")), Some(key.clone()));
+        assert_eq!(
+            index.observe(&applied(&key, "u1", "9")),
+            std::slice::from_ref(&key)
+        );
         let ours = SecretEntry {
             uid: "u1".into(),
             resource_version: "12".into(),
             owner: Some("db".into()),
         };
         index.writing(&key).answered(ours.clone());
-        assert_eq!(index.observe(&applied(&key, "u1", "10")), None);
+        assert!(index.observe(&applied(&key, "u1", "10")).is_empty());
         assert_eq!(index.get(&key), Some(ours));
-        assert_eq!(index.observe(&applied(&key, "u1", "13")), Some(key.clone()));
-        assert_eq!(index.observe(&applied(&key, "u1", "13")), None, "nothing new");
         assert_eq!(
-            index.observe(&applied(&key, "u2", "3")),
-            Some(key),
-            "another object"
+            index.observe(&applied(&key, "u1", "13")),
+            std::slice::from_ref(&key)
         );
+        assert!(
+            index.observe(&applied(&key, "u1", "13")).is_empty(),
+            "nothing new"
+        );
+        assert_eq!(index.observe(&applied(&key, "u2", "3")), [key], "another object");
     }
 
     #[test]
@@ -297,6 +353,54 @@ mod tests {
     }
 
     #[test]
+    fn a_listing_ends_what_only_our_own_writes_told_of() {
+        let index = SecretIndex::default();
+        let key = |name: &str| ObjectKey::new("apps", name);
+        let entry = |uid: &str| SecretEntry {
+            uid: uid.into(),
+            resource_version: "5".into(),
+            owner: None,
+        };
+        let (deleted, kept, seen, later, late) = (
+            key("deleted"),
+            key("kept"),
+            key("seen"),
+            key("later"),
+            key("late"),
+        );
+        for written in [&deleted, &kept, &seen] {
+            index.writing(written).answered(entry("u1"));
+        }
+        // A second write of ours says no more of what the watch has seen than the first.
+        index.writing(&deleted).answered(SecretEntry {
+            resource_version: "6".into(),
+            ..entry("u1")
+        });
+        index.observe(&applied(&seen, "u1", "5"));
+        let slow = index.writing(&late);
+
+        index.observe(&WatchEvent::Restarted);
+        index.writing(&later).answered(entry("u1"));
+        index.observe(&applied(&kept, "u1", "5"));
+        assert_eq!(index.observe(&WatchEvent::Synced), std::slice::from_ref(&deleted));
+        assert_eq!(index.get(&deleted), None);
+        for existing in [&kept, &seen, &later] {
+            assert!(index.get(existing).is_some(), "{existing}");
+        }
+        // The listing may have begun after this one was made and deleted again.
+        slow.answered(entry("u1"));
+        assert_eq!(index.get(&late), None, "the watch will tell");
+
+        index.observe(&WatchEvent::Restarted);
+        let vanished = index.observe(&WatchEvent::Synced);
+        assert_eq!(
+            vanished,
+            [later],
+            "what the watch has seen is for the watch to end"
+        );
+    }
+
+    #[test]
     fn owners_are_known_by_our_annotation() {
         let index = SecretIndex::default();
         let mut ours = meta("u1", "1");
@@ -307,7 +411,7 @@ mod tests {
         assert_eq!(index.owned(), [(key.clone(), key.clone())]);
         assert_eq!(
             index.observe(&WatchEvent::Deleted(key.clone())),
-            Some(key.clone())
+            std::slice::from_ref(&key)
         );
         index.deleted(&key.sibling("foreign"), "another");
         assert_eq!(index.len(), 1);

@@ -3,12 +3,13 @@
 use std::fmt::Display;
 
 use http::Method;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use keyward_core::fault::{Class, Fault};
 use keyward_core::reason::Reason;
 use kube::core::Status;
 use kube::{Client, Resource};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::ObjectKey;
@@ -60,28 +61,62 @@ impl StatusWriter {
             return Ok(StatusWrite::Unchanged);
         }
         let status = serde_json::to_value(new).map_err(unfit(&what))?;
+        let changes = vec![json!({"op": "add", "path": "/status", "value": status})];
+        self.patch::<K>(key, &what, uid, resource_version, changes).await
+    }
+
+    /// Sets the conditions of an object whose status may hold what we do not understand; everything else in it stays.
+    pub async fn write_conditions<K: Resource<DynamicType = ()>>(
+        &self,
+        key: &ObjectKey,
+        object: &ObjectMeta,
+        has_status: bool,
+        conditions: &[Condition],
+    ) -> Result<StatusWrite, Fault> {
+        let what = format!("writing the conditions of {} {key}", K::kind(&()));
+        let generation = object.generation.unwrap_or_default();
+        let changes = if has_status {
+            vec![
+                json!({"op": "add", "path": "/status/observedGeneration", "value": generation}),
+                json!({"op": "add", "path": "/status/conditions", "value": conditions}),
+            ]
+        } else {
+            let status = json!({"observedGeneration": generation, "conditions": conditions});
+            vec![json!({"op": "add", "path": "/status", "value": status})]
+        };
+        let uid = object.uid.as_deref().unwrap_or_default();
+        let version = object.resource_version.as_deref();
+        self.patch::<K>(key, &what, uid, version, changes).await
+    }
+
+    async fn patch<K: Resource<DynamicType = ()>>(
+        &self,
+        key: &ObjectKey,
+        what: &str,
+        uid: &str,
+        resource_version: Option<&str>,
+        changes: Vec<Value>,
+    ) -> Result<StatusWrite, Fault> {
         // The status of a merge patch would land on whatever has this name: its uid is not compared there.
-        let mut change = vec![
-            json!({"op": "test", "path": "/metadata/uid", "value": uid}),
-            json!({"op": "add", "path": "/status", "value": status}),
-        ];
+        let mut all = vec![json!({"op": "test", "path": "/metadata/uid", "value": uid})];
+        all.extend(changes);
         if let Some(version) = resource_version {
-            change.push(json!({"op": "replace", "path": "/metadata/resourceVersion", "value": version}));
+            all.push(json!({"op": "replace", "path": "/metadata/resourceVersion", "value": version}));
         }
-        let change = serde_json::Value::from(change);
+        let all = Value::from(all);
         let question = Question {
-            what: &what,
+            what,
             method: Method::PATCH,
             path: format!("{}/status?fieldManager={FIELD_MANAGER}", path_of::<K>(key)),
             accept: METADATA_ONLY,
-            body: Some((JSON_PATCH, Zeroizing::new(change.to_string().into_bytes()))),
+            body: Some((JSON_PATCH, Zeroizing::new(all.to_string().into_bytes()))),
         };
         match call(&self.client, question).await {
             Ok(answer) => {
                 let written: Written = answer.parse()?;
                 Ok(StatusWrite::Written(written.metadata.resource_version))
             }
-            Err(refusal) if test_failed(&refusal) => Err(another_object(&what)),
+            Err(refusal) if test_failed(&refusal) => Err(another_object(what)),
             Err(refusal) => Err(refusal.fault),
         }
     }
@@ -124,8 +159,6 @@ fn unfit<E: Display>(what: &str) -> impl Fn(E) -> Fault + '_ {
 mod tests {
     use keyward_crds::synced_secret::{RolloutStatus, SyncedSecretStatus};
     use keyward_crds::{ClusterSecretStore, StoreStatus, SyncedSecret};
-
-    use serde_json::Value;
 
     use super::super::call::tests::scripted;
     use super::*;
@@ -173,6 +206,41 @@ mod tests {
                 {"op": "add", "path": "/status", "value": {"observedGeneration": 2, "conditions": []}},
                 {"op": "replace", "path": "/metadata/resourceVersion", "value": "7"},
             ])
+        );
+    }
+
+    #[tokio::test]
+    async fn conditions_are_written_beside_a_status_that_is_not_understood() {
+        let (writer, seen) = writer();
+        let object = ObjectMeta {
+            uid: Some("u1".into()),
+            resource_version: Some("7".into()),
+            generation: Some(3),
+            ..ObjectMeta::default()
+        };
+        let key = ObjectKey::new("apps", "db");
+        for has_status in [true, false] {
+            writer
+                .write_conditions::<SyncedSecret>(&key, &object, has_status, &[])
+                .await
+                .unwrap();
+        }
+        let test = json!({"op": "test", "path": "/metadata/uid", "value": "u1"});
+        let version = json!({"op": "replace", "path": "/metadata/resourceVersion", "value": "7"});
+        let seen = seen.lock().unwrap();
+        assert_eq!(
+            seen[0].body,
+            json!([
+                test,
+                {"op": "add", "path": "/status/observedGeneration", "value": 3},
+                {"op": "add", "path": "/status/conditions", "value": []},
+                version,
+            ])
+        );
+        let status = json!({"observedGeneration": 3, "conditions": []});
+        assert_eq!(
+            seen[1].body,
+            json!([test, {"op": "add", "path": "/status", "value": status}, version])
         );
     }
 

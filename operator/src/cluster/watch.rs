@@ -2,7 +2,7 @@
 //!
 //! A watch lists in pages, follows, and lists again when it has to, with a growing delay after failures; it never
 //! ends by itself. It keeps the keys it has reported and nothing else, so that a new listing reports what changed and
-//! what vanished, and no more. An object that cannot be parsed is logged, counted and skipped.
+//! what vanished, and no more. An object that cannot be parsed exists all the same: it is logged, counted and reported.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -23,7 +23,7 @@ use serde::de::DeserializeOwned;
 
 use super::ObjectKey;
 use super::known::Known;
-use super::pruned::{Metadata, Parsed, Progress, Workload};
+use super::pruned::{Metadata, Parsed, Progress, Unreadable, Workload};
 use super::watch_health::{WatchHealth, WatchState};
 
 /// Objects of one page of a listing.
@@ -38,6 +38,8 @@ const TIMEOUT_SECONDS: u32 = 200;
 pub enum WatchEvent<T> {
     /// The object exists and looks like this.
     Applied(ObjectKey, T),
+    /// The object exists, and nobody can tell what it asks for.
+    Unreadable(ObjectKey, Box<Unreadable>),
     /// The object is gone. Reported also for what vanished while the watch was away.
     Deleted(ObjectKey),
     /// A new listing begins. Objects that have not changed since they were reported are not reported again.
@@ -195,7 +197,7 @@ impl Watches {
 async fn follow<W, T>(
     api: Api<W>,
     state: Arc<WatchState>,
-    open: impl Fn(W) -> Result<T, String> + Send,
+    open: impl Fn(W) -> Result<T, Box<Unreadable>> + Send,
     handler: impl FnMut(WatchEvent<T>) + Send,
 ) where
     W: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
@@ -230,7 +232,7 @@ impl<O, H> Reporter<O, H> {
     fn report<W, T>(&mut self, event: Event<W>)
     where
         W: Resource,
-        O: Fn(W) -> Result<T, String>,
+        O: Fn(W) -> Result<T, Box<Unreadable>>,
         H: FnMut(WatchEvent<T>),
     {
         self.state.heard();
@@ -258,7 +260,7 @@ impl<O, H> Reporter<O, H> {
     fn apply<W, T>(&mut self, object: W)
     where
         W: Resource,
-        O: Fn(W) -> Result<T, String>,
+        O: Fn(W) -> Result<T, Box<Unreadable>>,
         H: FnMut(WatchEvent<T>),
     {
         let meta = object.meta();
@@ -272,9 +274,10 @@ impl<O, H> Reporter<O, H> {
         }
         match (self.open)(object) {
             Ok(object) => (self.handler)(WatchEvent::Applied(key, object)),
-            Err(error) => {
+            Err(unreadable) => {
                 self.state.broken();
-                tracing::warn!(kind = %self.state.kind(), object = %key, error, "an object cannot be parsed and is skipped");
+                tracing::warn!(kind = %self.state.kind(), object = %key, field = unreadable.field, "an object cannot be parsed");
+                (self.handler)(WatchEvent::Unreadable(key, unreadable));
             }
         }
     }
@@ -297,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn vanished_and_broken_objects_are_told_apart() {
+    fn vanished_and_unreadable_objects_are_told_apart() {
         let health = WatchHealth::default();
         let sound = json!({"sources": [{"storeRef": {"name": "vault"}, "path": "db"}]});
         let mut seen = Vec::new();
@@ -308,6 +311,7 @@ mod tests {
             handler: |event: WatchEvent<SyncedSecret>| {
                 seen.push(match event {
                     WatchEvent::Applied(key, _) => format!("+{key}"),
+                    WatchEvent::Unreadable(key, _) => format!("?{key}"),
                     WatchEvent::Deleted(key) => format!("-{key}"),
                     WatchEvent::Restarted => "restarted".into(),
                     WatchEvent::Synced => "synced".into(),
@@ -332,6 +336,7 @@ mod tests {
                 "restarted",
                 "+apps/a",
                 "+apps/b",
+                "?apps/broken",
                 "synced",
                 "+apps/c",
                 "+apps/d",

@@ -1,5 +1,6 @@
 //! Runs passes: takes objects from the queue, lets a pass act, has it recorded, and comes back when it is due.
 
+mod outside;
 mod record;
 
 use std::sync::Arc;
@@ -10,7 +11,6 @@ use keyward_core::backoff::delay_after;
 use keyward_core::fault::Fault;
 use keyward_core::sync::fingerprint::FingerprintKey;
 use keyward_core::sync::ownership::Deed;
-use keyward_crds::SyncedSecret;
 use tokio::time::Instant;
 
 use self::record::Record;
@@ -26,7 +26,6 @@ use crate::runtime::clock;
 use crate::runtime::metrics::{Metrics, Outcome as Counted, SecretWrite};
 use crate::runtime::queue::Queue;
 use crate::store::{StoreKey, StoreRegistry};
-use crate::stores::Outcome;
 
 /// The kind, as metrics call it.
 const KIND: &str = "SyncedSecret";
@@ -139,7 +138,7 @@ impl SyncController {
     /// Asks for a pass over the objects behind Secrets that are ours by their mark and belong to no object any more.
     pub fn sweep(&self) {
         for (owner, secret) in self.writer.secrets.owned() {
-            if !self.index.of_target(&secret).contains(&owner) {
+            if self.index.is_abandoned(&secret, &owner) {
                 self.enqueue(&owner, Instant::now());
             }
         }
@@ -147,9 +146,7 @@ impl SyncController {
 
     async fn reconcile(&self, key: &ObjectKey) {
         let Some((object, memory)) = self.index.get(key) else {
-            if let Err(fault) = self.release_all(key, None).await {
-                self.again(key, &fault, 1);
-            }
+            self.reconcile_without_object(key).await;
             return;
         };
         if object.metadata.deletion_timestamp.is_some() {
@@ -199,28 +196,11 @@ impl SyncController {
         self.enqueue(key, Instant::now() + wait);
     }
 
-    /// Gives up every Secret that carries the object's mark, but for the one it keeps now.
-    ///
-    /// When the kind itself is being removed, every object goes, and nobody meant their Secrets: they stay.
-    async fn release_all(&self, key: &ObjectKey, kept: Option<&SyncedSecret>) -> Outcome<()> {
-        let marked = self.writer.secrets.owned_by(key);
-        if kept.is_none() && !marked.is_empty() && self.writer.reader.kind_is_leaving().await? {
-            tracing::warn!(object = %key, "SyncedSecret is being uninstalled: its Secrets are left in place");
-            return Ok(());
-        }
-        let kept = kept.map(|object| super::index::target_of(key, object));
-        for secret in marked {
-            if kept.as_ref() != Some(&secret) {
-                self.count(self.writer.release(key, &secret).await?);
-            }
-        }
-        Ok(())
-    }
-
-    fn count(&self, deed: Deed) {
+    /// Counts what an object did to a Secret. What it gave up, another object may wait for.
+    fn count(&self, deed: Deed, object: &ObjectKey, secret: &ObjectKey) {
         let metrics = &self.metrics;
         match deed {
-            Deed::Nothing => {}
+            Deed::Nothing => return,
             Deed::Created => metrics.secret_written(SecretWrite::Create),
             Deed::Updated => metrics.secret_written(SecretWrite::Update),
             Deed::Released => metrics.secret_written(SecretWrite::Release),
@@ -228,6 +208,12 @@ impl SyncController {
             Deed::Repaired => {
                 metrics.secret_written(SecretWrite::Update);
                 metrics.drift_repaired();
+            }
+        }
+        if matches!(deed, Deed::Released | Deed::Deleted) {
+            let others = self.index.of_target(secret).into_iter();
+            for other in others.filter(|other| other != object) {
+                self.enqueue(&other, Instant::now());
             }
         }
     }

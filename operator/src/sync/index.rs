@@ -4,6 +4,9 @@
 //! empty, and the status says the rest.
 
 mod entry;
+mod outside;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::RandomState;
@@ -17,7 +20,9 @@ use keyward_crds::synced_secret::{ConsumerKind, SyncedSecretStatus};
 use tokio::time::Instant;
 
 use self::entry::Entry;
-use crate::cluster::{ObjectKey, Pairs};
+use self::outside::Outside;
+pub use self::outside::{Departed, Unread};
+use crate::cluster::{ObjectKey, Pairs, Unreadable};
 use crate::runtime::http::ObjectState;
 use crate::store::StoreKey;
 
@@ -66,6 +71,7 @@ pub struct SyncIndex {
 #[derive(Default)]
 struct Inner {
     objects: HashMap<ObjectKey, Entry>,
+    outside: Outside,
     by_store: HashMap<StoreKey, Users>,
     by_target: Pairs<ObjectKey>,
     by_consumer: Pairs<(ConsumerKind, ObjectKey)>,
@@ -91,6 +97,7 @@ impl SyncIndex {
     /// Takes in an object as the watch reports it.
     pub fn put(&self, key: &ObjectKey, object: &SyncedSecret) -> Change {
         let mut inner = self.lock();
+        inner.outside.is_back(key);
         // Most events are echoes of our own writes: they are told before anything is made of them.
         if inner
             .objects
@@ -124,11 +131,18 @@ impl SyncIndex {
         change
     }
 
+    /// Takes in an object that cannot be parsed: it is not worked on, and what it left behind stays.
+    pub fn put_unreadable(&self, key: &ObjectKey, object: Unreadable) -> Change {
+        let mut inner = self.lock();
+        inner.take(key);
+        inner.outside.put(key, object)
+    }
+
     /// Takes in that an object is gone.
     pub fn remove(&self, key: &ObjectKey) {
         let mut inner = self.lock();
-        inner.unlink(key);
-        inner.objects.remove(key);
+        let made = inner.take(key).map(|entry| entry.made);
+        inner.outside.went(key, made);
     }
 
     /// The object of that name.
@@ -140,6 +154,44 @@ impl SyncIndex {
             (entry.json(), entry.memory.clone())
         };
         Some((Arc::new(entry::from_json(&json)), memory))
+    }
+
+    /// The object of that name, where it cannot be parsed.
+    #[must_use]
+    pub fn unread(&self, key: &ObjectKey) -> Option<Unread> {
+        self.lock().outside.unread(key).cloned()
+    }
+
+    /// Remembers something of an object that cannot be parsed.
+    pub fn remember_unread(&self, key: &ObjectKey, change: impl FnOnce(&mut Unread)) {
+        if let Some(unread) = self.lock().outside.unread_mut(key) {
+            change(unread);
+        }
+    }
+
+    /// What is known of an object that is gone.
+    #[must_use]
+    pub fn departed(&self, key: &ObjectKey) -> Option<Departed> {
+        self.lock().outside.departed(key)
+    }
+
+    /// Remembers that the Secrets of an object that is gone stay.
+    pub fn leave_in_place(&self, key: &ObjectKey) {
+        self.lock().outside.leave_in_place(key);
+    }
+
+    /// Forgets an object that is gone and has left nothing behind.
+    pub fn forget(&self, key: &ObjectKey) {
+        self.lock().outside.forget(key);
+    }
+
+    /// Whether the Secret, which carries the mark of `owner`, has lost its object without a word.
+    #[must_use]
+    pub fn is_abandoned(&self, secret: &ObjectKey, owner: &ObjectKey) -> bool {
+        let inner = self.lock();
+        let stays = inner.outside.unread(owner).is_some()
+            || inner.outside.departed(owner) == Some(Departed::LeftInPlace);
+        !stays && !inner.by_target.of(secret).contains(owner)
     }
 
     /// The queue's lane of an object: that of the first of its stores.
@@ -215,17 +267,17 @@ impl SyncIndex {
     #[must_use]
     pub fn states(&self) -> Vec<ObjectState> {
         let inner = self.lock();
-        inner
-            .objects
-            .iter()
-            .map(|(key, entry)| entry.state(key))
-            .collect()
+        let objects = inner.objects.iter();
+        let known = objects.map(|(key, entry)| entry.state(key));
+        known.chain(inner.outside.states()).collect()
     }
 
     /// One object, for the operator's own endpoint.
     #[must_use]
     pub fn state(&self, key: &ObjectKey) -> Option<ObjectState> {
-        self.lock().objects.get(key).map(|entry| entry.state(key))
+        let inner = self.lock();
+        let known = inner.objects.get(key).map(|entry| entry.state(key));
+        known.or_else(|| inner.outside.unread(key).map(|unread| unread.state(key)))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -259,6 +311,12 @@ impl Inner {
             let workload = (consumer.kind, key.sibling(consumer.name.as_str()));
             self.by_consumer.insert(workload, key.clone());
         }
+    }
+
+    /// Takes an object out.
+    fn take(&mut self, key: &ObjectKey) -> Option<Entry> {
+        self.unlink(key);
+        self.objects.remove(key)
     }
 
     fn unlink(&mut self, key: &ObjectKey) {
@@ -302,87 +360,4 @@ pub fn stores_of(key: &ObjectKey, object: &SyncedSecret) -> BTreeSet<StoreKey> {
 
 fn lane(store: &StoreKey) -> Arc<str> {
     Arc::from(store.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn object(generation: i64, store: &str, target: &str) -> SyncedSecret {
-        serde_json::from_value(json!({
-            "apiVersion": "keyward.dev/v1alpha1", "kind": "SyncedSecret",
-            "metadata": {"name": "db", "namespace": "apps", "uid": "u1", "generation": generation,
-                "resourceVersion": generation.to_string()},
-            "spec": {
-                "sources": [{"storeRef": {"name": store}, "path": "db"}],
-                "target": {"name": target},
-                "consumers": [{"kind": "Deployment", "name": "web"}],
-            }
-        }))
-        .expect("a valid object")
-    }
-
-    #[test]
-    fn a_late_echo_does_not_undo_our_own_status() {
-        let index = SyncIndex::default();
-        let key = ObjectKey::new("apps", "db");
-        let at = |version: &str| {
-            let mut object = object(1, "a", "one");
-            object.metadata.resource_version = Some(version.to_owned());
-            object
-        };
-        index.put(&key, &at("9"));
-        let status = SyncedSecretStatus {
-            observed_generation: Some(1),
-            ..SyncedSecretStatus::default()
-        };
-        index.wrote_status(&key, "u1", "12", status.clone());
-        let known = || index.get(&key).expect("it exists").0;
-        assert_eq!(index.put(&key, &at("10")), Change::Echo);
-        assert_eq!(known().status, Some(status));
-        assert_eq!(known().metadata.resource_version.as_deref(), Some("12"));
-        assert_eq!(index.put(&key, &at("13")), Change::Echo, "no other work");
-        assert_eq!(known().status, None, "somebody took it away");
-    }
-
-    #[test]
-    fn memory_ends_with_the_object() {
-        let index = SyncIndex::default();
-        let key = ObjectKey::new("apps", "db");
-        index.put(&key, &object(1, "a", "one"));
-        index.remember(&key, "u1", |memory| memory.failures = 3);
-        index.put(&key, &object(2, "a", "one"));
-        let failures = || index.get(&key).expect("it exists").1.failures;
-        assert_eq!(failures(), 3);
-        let mut another = object(1, "a", "one");
-        another.metadata.uid = Some("u2".to_owned());
-        assert_eq!(index.put(&key, &another), Change::Work);
-        assert_eq!(failures(), 0);
-    }
-
-    #[test]
-    fn reverse_indexes_follow_the_spec() {
-        let index = SyncIndex::default();
-        let key = ObjectKey::new("apps", "db");
-        assert_eq!(index.put(&key, &object(1, "a", "one")), Change::Work);
-        assert_eq!(index.put(&key, &object(1, "a", "one")), Change::Echo);
-        assert_eq!(index.put(&key, &object(2, "b", "two")), Change::Work);
-        let store = |name: &str| StoreKey {
-            kind: keyward_crds::synced_secret::StoreKind::SecretStore,
-            object: key.sibling(name),
-        };
-        assert!(index.of_store(&store("a")).is_empty());
-        assert_eq!(index.of_store(&store("b")), std::slice::from_ref(&key));
-        assert!(index.of_target(&key.sibling("one")).is_empty());
-        assert_eq!(index.of_target(&key.sibling("two")), std::slice::from_ref(&key));
-        assert_eq!(
-            index.of_consumer(ConsumerKind::Deployment, &key.sibling("web")),
-            std::slice::from_ref(&key)
-        );
-        index.remove(&key);
-        assert!(index.of_target(&key.sibling("two")).is_empty());
-        assert!(index.get(&key).is_none());
-    }
 }

@@ -273,7 +273,8 @@ impl Writer {
         self.give_up(object, target, &existing).await
     }
 
-    async fn give_up(
+    /// The same for a Secret that has just been read.
+    pub(super) async fn give_up(
         &self,
         object: &ObjectKey,
         target: &ObjectKey,

@@ -2,6 +2,7 @@
 //! everything recovers without a human.
 
 mod cluster;
+mod definitions;
 mod denied;
 mod gate;
 mod many;
@@ -15,6 +16,7 @@ use keyward_tests::harness::Suite;
 
 pub fn register(suite: &mut Suite) {
     cluster::register(suite);
+    definitions::register(suite);
     denied::register(suite);
     openstack::register(suite);
     outage::register(suite);

@@ -20,6 +20,7 @@ pub(super) fn register(suite: &mut Suite) {
         a_store_that_comes_later_wakes_what_waits_for_it,
         a_store_that_works_again_wakes_what_waits_and_brings_secrets_back,
         another_mount_of_a_store_is_read_at_once,
+        a_credential_that_an_object_of_ours_writes_is_taken_up_at_once,
     );
 }
 
@@ -119,6 +120,34 @@ async fn another_mount_of_a_store_is_read_at_once(case: Case) -> Result<()> {
     spec["vault"]["mount"] = second.into();
     scene.store("vault", &spec).await?;
     scene.holds("db", &[("password", "moved")]).await
+}
+
+async fn a_credential_that_an_object_of_ours_writes_is_taken_up_at_once(case: Case) -> Result<()> {
+    let scene = Scene::new(&case, Kv::V2).await?;
+    scene.write("apps/db", &json!({"password": "first"})).await?;
+    scene
+        .write("logins/reader", &json!({"token": "hvs.wrong"}))
+        .await?;
+    let _operator = scene.operator().await?;
+    scene.synced_path("login", "logins/reader").await?;
+    scene.ready("login").await?;
+    let by_token = json!({"token": {"tokenRef": {"name": "login", "key": "token"}}});
+    scene.store("chained", &scene.vault_with(&by_token)).await?;
+    scene.synced_from("db", "chained", "apps/db").await?;
+    scene.store_reason("chained", "CredentialRejected").await?;
+
+    let policy = format!("{}-reader", scene.mount);
+    let right = scene
+        .vault
+        .api()
+        .create_token(&[&policy], &json!({"ttl": "1h"}))
+        .await?;
+    scene
+        .write("logins/reader", &json!({"token": right.token}))
+        .await?;
+    scene.refresh("login").await?;
+    scene.store_reason("chained", "StoreReady").await?;
+    scene.holds("db", &[("password", "first")]).await
 }
 
 async fn next_try(scene: &Scene<'_>, operator: &Operator, name: &str) -> Result<DateTime<Utc>> {

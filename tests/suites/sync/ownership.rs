@@ -1,11 +1,14 @@
 //! Whose a Secret and its keys are: what is ours is put right at once, what is another's is shown and never forced.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use chrono::{DateTime, TimeDelta, Utc};
 use k8s_openapi::api::core::v1::Secret;
+use keyward::runtime::clock;
 use keyward_tests::harness::{Case, Suite};
 use keyward_tests::rig::poll;
 use keyward_tests::rig::vault::Kv;
@@ -28,11 +31,15 @@ pub(super) fn register(suite: &mut Suite) {
         a_deletion_while_the_operator_was_down_is_made_up_for,
         a_renamed_target_releases_the_old_secret,
         two_objects_do_not_fight_over_one_secret,
+        who_waits_for_a_name_is_woken_when_it_is_free,
         secrets_of_refused_types_are_never_written,
         another_type_keeps_the_last_secret,
         an_immutable_secret_is_told,
     );
 }
+
+/// How long it may take until failures in a row have made the wait for the next attempt long.
+const LATER: Duration = Duration::from_secs(90);
 
 async fn a_foreign_secret_is_left_alone(case: Case) -> Result<()> {
     let scene = seeded(&case).await?;
@@ -300,6 +307,48 @@ async fn two_objects_do_not_fight_over_one_secret(case: Case) -> Result<()> {
         .holds_in("second", "shared", &[("password", "other")])
         .await?;
     scene.ready("second").await.map(drop)
+}
+
+async fn who_waits_for_a_name_is_woken_when_it_is_free(case: Case) -> Result<()> {
+    let scene = seeded(&case).await?;
+    scene.write("apps/other", &json!({"password": "other"})).await?;
+    let operator = scene.operator().await?;
+    for shared in ["deleted", "renamed"] {
+        scene
+            .synced(shared, &one(&json!({"name": format!("of-{shared}")})))
+            .await?;
+        scene.ready(shared).await?;
+        let waiting = json!({
+            "sources": [path("apps/other")], "target": {"name": format!("of-{shared}")},
+        });
+        scene.synced(&format!("after-{shared}"), &waiting).await?;
+        scene.reason(&format!("after-{shared}"), "SecretNotOwned").await?;
+    }
+    // Once the next try is far enough away, being ready before it shows who woke the object.
+    let next_try = async |name: &str| {
+        let state = operator.state(&scene.namespace, name).await.ok()?;
+        state["nextRefresh"].as_str()?.parse::<DateTime<Utc>>().ok()
+    };
+    for (shared, free) in [("deleted", None), ("renamed", Some("elsewhere"))] {
+        let waiting = format!("after-{shared}");
+        let next = poll::some("a try that is far away", LATER, async || {
+            let next = next_try(&waiting).await?;
+            (next - clock::now() > TimeDelta::seconds(12)).then_some(next)
+        })
+        .await?;
+        match free {
+            None => scene.delete(shared).await?,
+            Some(name) => scene.synced(shared, &one(&json!({"name": name}))).await?,
+        }
+        scene
+            .holds_in(&waiting, &format!("of-{shared}"), &[("password", "other")])
+            .await?;
+        ensure!(
+            clock::now() < next,
+            "{waiting} was served only when it was tried again"
+        );
+    }
+    Ok(())
 }
 
 async fn secrets_of_refused_types_are_never_written(case: Case) -> Result<()> {

@@ -3,6 +3,7 @@
 pub mod absence;
 pub mod allowance;
 pub mod decode;
+pub mod departure;
 pub mod fields;
 pub mod find;
 pub mod fingerprint;

@@ -13,7 +13,7 @@ use keyward_crds::SyncedSecret;
 use keyward_crds::synced_secret::SyncedSecretStatus;
 use tokio::time::Instant;
 
-use super::super::index::{Memory, Stuck};
+use super::super::index::{Memory, Stuck, target_of};
 use super::super::pass::{Done, Pass};
 use super::super::rollout;
 use super::{KIND, SyncController};
@@ -63,7 +63,7 @@ impl<'a> Record<'a> {
             new_lineage,
         } = done;
         if self.writes_another_secret(&status) {
-            self.controller.release_all(self.key, Some(self.object)).await?;
+            self.controller.release_others(self.key, self.object).await?;
         }
         status.observed_generation = Some(self.generation);
         let keys = status.secret.as_ref().map_or(0, |secret| secret.keys);
@@ -77,7 +77,8 @@ impl<'a> Record<'a> {
         if news && matches!(state, State::Removed { .. }) {
             self.publish(EventKind::Warning, Reason::SecretRemoved, &ready.message);
         }
-        self.controller.count(deed);
+        self.controller
+            .count(deed, self.key, &target_of(self.key, self.object));
         let before = self.object.status.as_ref();
         let synced_before = before.is_some_and(|status| status.secret.is_some());
         self.note(told::note_of(deed, synced_before), &ready.message);

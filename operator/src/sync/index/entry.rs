@@ -9,6 +9,7 @@ use keyward_crds::SyncedSecret;
 use keyward_crds::synced_secret::SyncedSecretStatus;
 
 use super::Memory;
+use super::outside::made_at;
 use crate::cluster::resource_version::is_older;
 use crate::cluster::time::from_kubernetes;
 use crate::cluster::{ObjectKey, conditions};
@@ -21,6 +22,8 @@ pub(super) struct Entry {
     pub uid: Box<str>,
     resource_version: Box<str>,
     pub generation: i64,
+    /// When the object was made.
+    pub made: DateTime<Utc>,
     /// A digest of what makes work when it changes.
     work: u64,
     ready: Option<Ready>,
@@ -50,6 +53,7 @@ impl Entry {
             uid: meta.uid.as_deref().unwrap_or_default().into(),
             resource_version: meta.resource_version.as_deref().unwrap_or_default().into(),
             generation: meta.generation.unwrap_or_default(),
+            made: made_at(meta),
             work: hasher.hash_one(work),
             ready: Ready::of(object.status.as_ref()),
             lane,
