@@ -7,13 +7,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use keyward_core::sync::fingerprint::FingerprintKey;
 use keyward_crds::synced_secret::{ConsumerKind, StoreKind};
 use keyward_crds::{ClusterSecretStore, SecretStore, SyncedSecret};
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::cli::{Context, Controllers, InsecureFlag};
 use crate::cluster::{
     ClusterReader, ObjectKey, Progress, SecretIndex, StatusWriter, WatchEvent, WatchHealth,
 };
+use crate::runtime::crew::Crew;
 use crate::runtime::http::{ObjectState, ObjectStates};
 use crate::runtime::queue::Queue;
 use crate::runtime::supervisor::Supervisor;
@@ -195,17 +195,22 @@ impl Room {
 
     /// Workers start once every watch has been listed: before that, "not found" means nothing.
     fn spawn_workers(self: &Arc<Self>, context: &Context, supervisor: &mut Supervisor) {
-        let (room, workers) = (Arc::clone(self), context.options.max_concurrent);
-        supervisor.spawn("sync workers", async move {
-            room.health.until_listed(WATCHES).await;
-            let work = (0..workers).map(|_| Arc::clone(&room.sync).work());
-            first_to_end(work.collect::<JoinSet<()>>()).await;
+        let crew = |count| Crew {
+            count,
+            shutdown: supervisor.shutdown(),
+        };
+        let (syncs, stores) = (crew(context.options.max_concurrent), crew(STORE_WORKERS));
+        let room = Arc::clone(self);
+        supervisor.spawn_draining("sync workers", async move {
+            let listed = room.health.until_listed(WATCHES);
+            let work = || Arc::clone(&room.sync).work();
+            syncs.work(&room.sync.queue, listed, work).await
         });
         let room = Arc::clone(self);
-        supervisor.spawn("store workers", async move {
-            room.health.until_listed(WATCHES).await;
-            let work = (0..STORE_WORKERS).map(|_| Arc::clone(&room).work_on_stores());
-            first_to_end(work.collect::<JoinSet<()>>()).await;
+        supervisor.spawn_draining("store workers", async move {
+            let listed = room.health.until_listed(WATCHES);
+            let work = || Arc::clone(&room).work_on_stores();
+            stores.work(&room.store_queue, listed, work).await
         });
         supervisor.spawn("end of waves", Arc::clone(&self.sync).end_waves());
         let room = Arc::clone(self);
@@ -383,13 +388,6 @@ impl Room {
 
     fn enqueue_store(&self, key: &StoreKey, due: Instant) {
         self.store_queue.add(key.clone(), Arc::from(key.to_string()), due);
-    }
-}
-
-/// Ends with the first worker that ends: none of them should.
-async fn first_to_end(mut workers: JoinSet<()>) {
-    if let Some(Err(error)) = workers.join_next().await {
-        tracing::error!(%error, "a worker died");
     }
 }
 

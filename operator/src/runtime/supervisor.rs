@@ -1,8 +1,9 @@
 //! Keeps the long tasks of the process together: when one ends, all end, with its reason.
 //!
 //! A task that dies alone would leave a process that looks alive and does half its work. Shutdown is asked for by
-//! SIGTERM, SIGINT or the first task that ends. First the work ends, within a bounded time; then what serves the
-//! work, such as the lease that must not be given up before the work has stopped.
+//! SIGTERM, SIGINT or the first task that ends. After a signal, work is finished within a bounded time; after a failure
+//! it is dropped where it stands, because the lease may be another's by now. Then what serves the work ends, such as the
+//! lease that must not be given up before the work has stopped; it is watched until then.
 
 use std::fmt;
 use std::future::pending;
@@ -12,9 +13,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
-
-/// How long work may go on after a task has failed: less than the time between a lost lease and its expiry.
-const DRAIN_AFTER_FAILURE: Duration = Duration::from_secs(2);
 
 /// How long what serves the work may take to end.
 const DRAIN_LAST: Duration = Duration::from_secs(5);
@@ -123,15 +121,18 @@ impl Supervisor {
         }
     }
 
-    /// Ends every task, work first.
+    /// Ends every task, work first. Returns why, which is another reason where the work could not be finished.
     pub async fn end(mut self, ended: Ended) -> Ended {
         tracing::info!(reason = %ended, "shutting down");
-        let drain = match ended {
-            Ended::Signal(_) => self.drain,
-            Ended::Task { .. } => self.drain.min(DRAIN_AFTER_FAILURE),
+        let ended = match ended {
+            Ended::Signal(_) => tokio::select! {
+                () = self.work.finish(self.drain) => ended,
+                failed = self.last.first_end() => failed,
+            },
+            Ended::Task { .. } => ended,
         };
-        self.work.end(drain).await;
-        self.last.end(DRAIN_LAST).await;
+        self.work.stop_now().await;
+        self.last.finish(DRAIN_LAST).await;
         ended
     }
 }
@@ -157,7 +158,8 @@ impl Stage {
         }
     }
 
-    async fn end(&mut self, drain: Duration) {
+    /// Asks the tasks to end, and stops those that have not within `drain`.
+    async fn finish(&mut self, drain: Duration) {
         self.stop.cancel();
         let deadline = Instant::now() + drain;
         loop {
@@ -169,11 +171,15 @@ impl Stage {
                 }
                 Err(_) => {
                     tracing::warn!(after = ?drain, "tasks that did not end were stopped");
-                    self.tasks.shutdown().await;
-                    return;
+                    return self.stop_now().await;
                 }
             }
         }
+    }
+
+    /// Drops every task that is left where it stands.
+    async fn stop_now(&mut self) {
+        self.tasks.shutdown().await;
     }
 
     fn describe(&self, outcome: Result<(Id, TaskResult), JoinError>) -> Ended {
@@ -215,21 +221,31 @@ mod tests {
     async fn a_task_that_ends_ends_the_others_work_first() {
         let mut supervisor = supervisor();
         let order = Arc::new(Mutex::new(Vec::new()));
-        let waiting = |name, stop: CancellationToken| {
-            let order = Arc::clone(&order);
-            async move {
-                stop.cancelled().await;
-                order.lock().unwrap().push(name);
-                Ok(())
-            }
-        };
+        let (working, leading) = (Noted("work", order.clone()), Noted("lease", order.clone()));
         supervisor.spawn("idle", pending());
-        supervisor.spawn_last("lease", waiting("lease", supervisor.work_ended()));
-        supervisor.spawn_draining("work", waiting("work", supervisor.shutdown()));
+        let stop = supervisor.work_ended();
+        supervisor.spawn_last("lease", async move {
+            let _leading = leading;
+            stop.cancelled().await;
+            Ok(())
+        });
+        supervisor.spawn_draining("work", async move {
+            let _working = working;
+            pending().await
+        });
         supervisor.spawn_draining("broken", async { Err(anyhow::anyhow!("out of luck")) });
         let ended = supervisor.run().await;
         assert_eq!(ended.to_string(), "task `broken` ended: out of luck");
         assert_eq!(*order.lock().unwrap(), ["work", "lease"]);
+    }
+
+    /// Notes its name when it is dropped.
+    struct Noted(&'static str, Arc<Mutex<Vec<&'static str>>>);
+
+    impl Drop for Noted {
+        fn drop(&mut self) {
+            self.1.lock().unwrap().push(self.0);
+        }
     }
 
     #[tokio::test]
@@ -244,14 +260,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn work_that_does_not_end_is_stopped_soon_after_a_failure() {
+    async fn after_a_failure_nothing_is_finished() {
         let mut supervisor = supervisor();
         supervisor.spawn_draining("stuck", pending());
         supervisor.spawn_last("lease", async { Err(anyhow::anyhow!("the lease was lost")) });
         let started = Instant::now();
         let ended = supervisor.run().await;
         assert_eq!(ended.to_string(), "task `lease` ended: the lease was lost");
-        assert_eq!(started.elapsed(), DRAIN_AFTER_FAILURE);
+        assert_eq!(started.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
@@ -261,6 +277,22 @@ mod tests {
         let started = Instant::now();
         supervisor.end(Ended::Signal("SIGTERM")).await;
         assert_eq!(started.elapsed(), Duration::from_secs(20));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_is_lost_meanwhile_leaves_no_time_to_finish() {
+        let mut supervisor = supervisor();
+        supervisor.spawn_draining("stuck", pending());
+        let begun = supervisor.shutdown();
+        supervisor.spawn_last("lease", async move {
+            begun.cancelled().await;
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            Err(anyhow::anyhow!("the lease was lost"))
+        });
+        let started = Instant::now();
+        let ended = supervisor.end(Ended::Signal("SIGTERM")).await;
+        assert_eq!(ended.to_string(), "task `lease` ended: the lease was lost");
+        assert_eq!(started.elapsed(), Duration::from_secs(3));
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::scene::SOON;
+use crate::scene::{SOON, Scene};
 
 /// A listener on loopback whose connections lead to one server.
 pub struct Gate {
@@ -48,9 +48,14 @@ impl Gate {
         Ok(Self { address, state, task })
     }
 
-    /// The address of the door.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    /// A door to the scene's Vault, which store `vault` leads through from now on.
+    pub async fn before_vault(scene: &Scene<'_>) -> Result<Self> {
+        let server = scene.vault.url().strip_prefix("https://");
+        let gate = Self::before(server.context("the store speaks TLS")?).await?;
+        let mut spec = scene.vault_spec();
+        spec["vault"]["address"] = format!("https://{}", gate.address).into();
+        scene.store("vault", &spec).await?;
+        Ok(gate)
     }
 
     /// Keeps all answers back from now on.

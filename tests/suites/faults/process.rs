@@ -4,11 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use futures::StreamExt as _;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Secret;
 use keyward::runtime::clock;
+use keyward_crds::SyncedSecret;
 use keyward_tests::harness::{Case, Suite};
 use keyward_tests::operator::Settings;
 use keyward_tests::rig::kubernetes::ApiRequest;
@@ -20,6 +22,7 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
+use super::gate::Gate;
 use super::many::Many;
 use crate::scene::{AUTHOR, SOON, Scene};
 
@@ -33,6 +36,7 @@ pub(super) fn register(suite: &mut Suite) {
     keyward_tests::tests!(
         suite,
         a_restart_reads_no_value_and_writes_nothing,
+        a_pass_that_is_under_way_at_the_end_is_finished_and_recorded,
         a_killed_operator_restarts_each_consumer_once_for_each_value,
         two_operators_leave_each_other_alone,
     );
@@ -97,6 +101,55 @@ async fn a_restart_reads_no_value_and_writes_nothing(case: Case) -> Result<()> {
         generation(&scene, "consumer").await?,
         before,
         "nothing was restarted"
+    );
+    Ok(())
+}
+
+async fn a_pass_that_is_under_way_at_the_end_is_finished_and_recorded(case: Case) -> Result<()> {
+    // Version 1 of the engine, so that the request that is held up is the one for the value itself.
+    let scene = Scene::new(&case, Kv::V1).await?;
+    let gate = Gate::before_vault(&scene).await?;
+    scene.write("apps/db", &json!({"password": "zero"})).await?;
+    let operator = scene.operator().await?;
+    scene.synced_path("db", "apps/db").await?;
+    scene.holds("db", &[("password", "zero")]).await?;
+    scene.ready("db").await?;
+    scene.write("apps/db", &json!({"password": "one"})).await?;
+    gate.close();
+    scene.refresh("db").await?;
+    gate.until_something_is_kept_back().await?;
+
+    let held_up = async {
+        poll::until("the end to be asked for", SOON, async || {
+            let log = operator.process().read_log();
+            log.is_ok_and(|log| log.contains("shutting down"))
+        })
+        .await?;
+        ensure!(operator.process().ended()?.is_none(), "it waits for the pass");
+        ensure!(
+            !holder(&scene).await?.is_empty(),
+            "it holds the lease while it works"
+        );
+        gate.open();
+        anyhow::Ok(())
+    };
+    let (stopped, held_up) = tokio::join!(operator.stop(), held_up);
+    held_up?;
+    stopped?;
+    assert_eq!(holder(&scene).await?, "", "the lease is given up in good order");
+    let values = scene.values("db").await?.context("there is a Secret")?;
+    assert_eq!(values.get("password").map(Vec::as_slice), Some(&b"one"[..]));
+    let object = scene.api::<SyncedSecret>().get("db").await?;
+    let asked = object
+        .annotations()
+        .get(keyward_crds::REFRESH_ANNOTATION)
+        .cloned();
+    let status = object.status.context("there is a status")?;
+    assert_eq!(status.handled_refresh, asked, "what was done is recorded");
+    let secret = scene.api::<Secret>().get("db").await?;
+    assert_eq!(
+        status.secret.map(|written| written.resource_version),
+        secret.metadata.resource_version
     );
     Ok(())
 }

@@ -89,15 +89,7 @@ async fn a_lost_lease_ends_the_operator(case: Case) -> Result<()> {
 async fn a_paused_holder_never_lands_the_old_value(case: Case) -> Result<()> {
     // Version 1 of the engine, so that the hanging request is the one for the value itself.
     let scene = Scene::new(&case, Kv::V1).await?;
-    let server = scene
-        .vault
-        .url()
-        .strip_prefix("https://")
-        .context("the store speaks TLS")?;
-    let gate = Gate::before(server).await?;
-    let mut spec = scene.vault_spec();
-    spec["vault"]["address"] = format!("https://{}", gate.address()).into();
-    scene.store("vault", &spec).await?;
+    let gate = Gate::before_vault(&scene).await?;
     scene.write("apps/db", &json!({"password": "zero"})).await?;
     let history = History::of(&scene, "db");
     let paused = scene.operator().await?;
