@@ -51,6 +51,8 @@ pub struct Workload<K> {
 /// The counters of a workload, in one shape for the three kinds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Progress {
+    /// `metadata.resourceVersion`: a restart is planned on it.
+    pub resource_version: String,
     /// `metadata.generation`.
     pub generation: i64,
     /// `status.observedGeneration`; what follows speaks of it.
@@ -204,7 +206,7 @@ impl<'de, K> Deserialize<'de> for Workload<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let wire = WorkloadWire::deserialize(deserializer)?;
         let metadata = ObjectMeta::from(wire.metadata);
-        let progress = Progress::of(metadata.generation, wire.spec, wire.status);
+        let progress = Progress::of(&metadata, wire.spec, wire.status);
         Ok(Self {
             metadata,
             progress,
@@ -272,7 +274,7 @@ struct WorkloadCondition {
 }
 
 impl Progress {
-    fn of(generation: Option<i64>, spec: WorkloadSpec, status: WorkloadStatus) -> Self {
+    fn of(metadata: &ObjectMeta, spec: WorkloadSpec, status: WorkloadStatus) -> Self {
         let counted = match status.desired_number_scheduled {
             Some(desired) => Self {
                 desired,
@@ -293,7 +295,8 @@ impl Progress {
             condition.r#type == "Progressing" && condition.reason == "ProgressDeadlineExceeded"
         };
         Self {
-            generation: generation.unwrap_or_default(),
+            resource_version: metadata.resource_version.clone().unwrap_or_default(),
+            generation: metadata.generation.unwrap_or_default(),
             observed_generation: status.observed_generation,
             paused: spec.paused,
             replaced_by_hand: spec.update_strategy.r#type == "OnDelete",
@@ -422,7 +425,7 @@ mod tests {
     #[test]
     fn workloads_of_all_kinds_report_alike() {
         let deployment: Workload<Deployment> = serde_json::from_value(json!({
-            "metadata": {"name": "web", "generation": 5},
+            "metadata": {"name": "web", "generation": 5, "resourceVersion": "9"},
             "spec": {"replicas": 3, "template": {"metadata": {"annotations": {"keyward.dev/secret-hash": "h1"}}}},
             "status": {"observedGeneration": 5, "replicas": 4, "updatedReplicas": 2, "availableReplicas": 3,
                 "conditions": [{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}]}
@@ -431,6 +434,7 @@ mod tests {
         assert_eq!(
             deployment.into_progress(),
             Progress {
+                resource_version: "9".to_owned(),
                 generation: 5,
                 observed_generation: 5,
                 desired: 3,

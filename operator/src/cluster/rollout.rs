@@ -1,6 +1,7 @@
 //! Restarts consumers by writing the hash they should run with into their pod template.
 //!
-//! The same hash twice changes nothing, so a consumer restarts once for each value however often the operator dies.
+//! The same hash twice changes nothing, so a consumer restarts once for each value however often the operator dies. Each
+//! restart carries the resourceVersion it was planned on: a process that slept does not bring an old hash back.
 
 use http::Method;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
@@ -28,15 +29,16 @@ impl RolloutWriter {
         Self { client }
     }
 
-    /// Sets `annotation` of the consumer's pod template to `hash`.
+    /// Sets `annotation` of the pod template to `hash`, if the consumer is still at this version.
     ///
     /// # Errors
     ///
-    /// Class `Absent` means that the consumer does not exist.
+    /// Class `Absent` means that the consumer does not exist, class `Conflict` that it has changed since.
     pub async fn set_hash(
         &self,
         kind: ConsumerKind,
         key: &ObjectKey,
+        resource_version: &str,
         annotation: &str,
         hash: &str,
     ) -> Result<(), Fault> {
@@ -45,7 +47,10 @@ impl RolloutWriter {
             ConsumerKind::StatefulSet => path_of::<StatefulSet>(key),
             ConsumerKind::DaemonSet => path_of::<DaemonSet>(key),
         };
-        let change = json!({"spec": {"template": {"metadata": {"annotations": {annotation: hash}}}}});
+        let change = json!({
+            "metadata": {"resourceVersion": resource_version},
+            "spec": {"template": {"metadata": {"annotations": {annotation: hash}}}},
+        });
         let what = format!("restarting {kind:?} {key}");
         let question = Question {
             what: &what,
@@ -71,6 +76,7 @@ mod tests {
             .set_hash(
                 ConsumerKind::StatefulSet,
                 &ObjectKey::new("apps", "db"),
+                "7",
                 "keyward.dev/secret-hash",
                 "h1",
             )
@@ -83,7 +89,10 @@ mod tests {
         );
         assert_eq!(
             seen.body,
-            json!({"spec": {"template": {"metadata": {"annotations": {"keyward.dev/secret-hash": "h1"}}}}})
+            json!({
+                "metadata": {"resourceVersion": "7"},
+                "spec": {"template": {"metadata": {"annotations": {"keyward.dev/secret-hash": "h1"}}}},
+            })
         );
     }
 }

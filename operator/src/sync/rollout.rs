@@ -33,20 +33,24 @@ impl WorkloadIndex {
             .remove(&(kind, key.clone()));
     }
 
-    fn consumer(&self, kind: ConsumerKind, key: &ObjectKey, annotation: &str) -> Option<Consumer> {
+    fn get(&self, kind: ConsumerKind, key: &ObjectKey) -> Option<Progress> {
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let progress = known.get(&(kind, key.clone()))?;
-        Some(Consumer {
-            hash: progress.hashes.get(annotation).cloned(),
-            generation: progress.generation,
-            observed_generation: progress.observed_generation,
-            desired: progress.desired,
-            current: progress.existing,
-            updated: progress.updated,
-            available: progress.available,
-            paused: progress.paused || progress.replaced_by_hand,
-            failed: progress.deadline_exceeded,
-        })
+        known.get(&(kind, key.clone())).cloned()
+    }
+}
+
+/// As the core sees it.
+fn consumer(progress: &Progress, annotation: &str) -> Consumer {
+    Consumer {
+        hash: progress.hashes.get(annotation).cloned(),
+        generation: progress.generation,
+        observed_generation: progress.observed_generation,
+        desired: progress.desired,
+        current: progress.existing,
+        updated: progress.updated,
+        available: progress.available,
+        paused: progress.paused || progress.replaced_by_hand,
+        failed: progress.deadline_exceeded,
     }
 }
 
@@ -56,8 +60,8 @@ pub(super) struct Step {
     pub status: RolloutStatus,
     /// What the condition says.
     pub said: Said,
-    /// How many consumers were restarted in this step.
-    pub restarted: usize,
+    /// The consumers that were restarted in this step.
+    pub restarted: Vec<ConsumerKind>,
 }
 
 /// Restarts the consumers that need it.
@@ -74,24 +78,33 @@ pub(super) async fn advance(
     let consumers = &object.spec.consumers;
     let hash = rollout::hash_of(values);
     let annotation = rollout::annotation_of(DESIRED_HASH_ANNOTATION, &key.name);
-    let looked: Vec<Option<Consumer>> = consumers
+    let known: Vec<Option<Progress>> = consumers
         .iter()
-        .map(|consumer| workloads.consumer(consumer.kind, &key.sibling(consumer.name.as_str()), &annotation))
+        .map(|consumer| workloads.get(consumer.kind, &key.sibling(consumer.name.as_str())))
+        .collect();
+    let looked: Vec<Option<Consumer>> = known
+        .iter()
+        .map(|progress| Some(consumer(progress.as_ref()?, &annotation)))
         .collect();
     let mut state = RolloutState::of(looked.iter().map(Option::as_ref), hash);
     let to_patch: Vec<usize> = state.to_patch().collect();
-    let mut restarted = 0;
+    let mut restarted = Vec::new();
     for index in to_patch {
         let Named { kind, name } = &consumers[index];
+        let version = known[index]
+            .as_ref()
+            .map_or("", |progress| &progress.resource_version);
         match writer
-            .set_hash(*kind, &key.sibling(name.as_str()), &annotation, hash)
+            .set_hash(*kind, &key.sibling(name.as_str()), version, &annotation, hash)
             .await
         {
             Ok(()) => {
-                restarted += 1;
+                restarted.push(*kind);
                 state.standings[index] = Standing::Rolling;
             }
             Err(fault) if fault.class == Class::Absent => state.standings[index] = Standing::Missing,
+            // It has changed meanwhile: the watch reports how, and that wakes the object.
+            Err(fault) if fault.class == Class::Conflict => {}
             Err(fault) => return Err(fault),
         }
     }

@@ -94,6 +94,7 @@ impl State {
                 self.apply(&path, body, &manager, forced)
             }
             _ if content_type.starts_with("application/json-patch") => self.change_status(&path, body),
+            _ if content_type.starts_with("application/merge-patch") => self.merge(&path, body),
             _ => (415, json!({})),
         }
     }
@@ -172,6 +173,22 @@ impl State {
         }
         body["metadata"]["resourceVersion"] = self.next().into();
         self.objects.entry(object.to_owned()).or_default().body = body.clone();
+        (200, body)
+    }
+
+    fn merge(&mut self, path: &str, change: &Value) -> Reply {
+        let Some(stored) = self.objects.get(path) else {
+            return missing();
+        };
+        let (mut body, wanted) = (stored.body.clone(), &change["metadata"]["resourceVersion"]);
+        if !wanted.is_null() && *wanted != body["metadata"]["resourceVersion"] {
+            return refused(409, "Conflict", &[]);
+        }
+        merge_into(&mut body, change);
+        if body != self.objects[path].body {
+            body["metadata"]["resourceVersion"] = self.next().into();
+        }
+        self.objects.entry(path.to_owned()).or_default().body = body.clone();
         (200, body)
     }
 
@@ -353,6 +370,18 @@ fn unset(body: &mut Value, field: &Field) {
     let place = above.iter().fold(body, |place, part| &mut place[part]);
     if let Some(place) = place.as_object_mut() {
         place.remove(last);
+    }
+}
+
+/// Without the removal of fields, which nobody asks for.
+fn merge_into(body: &mut Value, change: &Value) {
+    match change {
+        Value::Object(fields) => {
+            for (name, change) in fields {
+                merge_into(&mut body[name], change);
+            }
+        }
+        value => *body = value.clone(),
     }
 }
 

@@ -5,19 +5,20 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use chrono::DateTime;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use keyward::cluster::lease::{Candidate, LeaseTiming};
 use keyward::cluster::state::{OperatorState, STATE_SECRET};
 use keyward::cluster::{
-    ApiAudiences, Applied, ClusterReader, Mark, ObjectKey, Precondition, SecretApply, SecretWriter,
-    ServiceAccountTokens, StatusWrite, StatusWriter,
+    ApiAudiences, Applied, ClusterReader, Mark, ObjectKey, Precondition, RolloutWriter, SecretApply,
+    SecretWriter, ServiceAccountTokens, StatusWrite, StatusWriter,
 };
 use keyward::stores::JwtSource as _;
 use keyward_core::fault::{Class, Fault};
 use keyward_core::logins::{Known, Login, Step};
 use keyward_core::reason::Reason;
 use keyward_crds::SyncedSecret;
-use keyward_crds::synced_secret::SyncedSecretStatus;
+use keyward_crds::synced_secret::{ConsumerKind, SyncedSecretStatus};
 use keyward_stand_ins::http::StandIn;
 use keyward_stand_ins::kubernetes::ApiServer;
 use keyward_tests::harness::{Case, Suite};
@@ -48,6 +49,7 @@ pub(super) fn register(suite: &mut Suite) {
         a_release_leaves_what_others_own,
         what_a_secret_may_not_be_has_a_reason_of_ours,
         a_status_lands_only_on_the_object_that_was_meant,
+        a_restart_lands_only_on_what_it_was_planned_on,
         a_token_is_given_where_the_account_consents,
         a_lease_is_held_by_one_and_handed_over,
         what_the_operator_must_remember_is_kept_and_shared,
@@ -338,6 +340,67 @@ async fn a_status_lands_only_on_the_object_that_was_meant(server: Server) -> Res
     refused_quietly(write("another", None, 2).await, Class::Conflict)?;
     let absent = writer
         .write::<SyncedSecret, _>(&server.key("none"), &uid, None, None, &status(1))
+        .await;
+    refused_quietly(absent, Class::Absent)?;
+    Ok(())
+}
+
+async fn a_restart_lands_only_on_what_it_was_planned_on(server: Server) -> Result<()> {
+    let labels = json!({"app": "web"});
+    let wanted: Deployment = serde_json::from_value(json!({
+        "metadata": {"name": "web"},
+        "spec": {"replicas": 0, "selector": {"matchLabels": labels}, "template": {
+            "metadata": {"labels": labels}, "spec": {"containers": [{"name": "web", "image": "web"}]},
+        }},
+    }))?;
+    let deployments: Api<Deployment> = Api::namespaced(server.client.clone(), &server.namespace);
+    deployments.create(&PostParams::default(), &wanted).await?;
+    let (writer, key) = (RolloutWriter::new(server.client.clone()), server.key("web"));
+    let seen = async || {
+        let deployment = deployments.get("web").await?;
+        let template = deployment.spec.and_then(|spec| spec.template.metadata);
+        let annotations = template.and_then(|meta| meta.annotations).unwrap_or_default();
+        let version = deployment.metadata.resource_version.context("it has a version")?;
+        anyhow::Ok((version, annotations.get("keyward.dev/secret-hash").cloned()))
+    };
+    // Its controllers write its status meanwhile, so that the version may have moved on.
+    let restart = async |hash: &str| loop {
+        let (planned, _) = seen().await?;
+        let kind = ConsumerKind::Deployment;
+        match writer
+            .set_hash(kind, &key, &planned, "keyward.dev/secret-hash", hash)
+            .await
+        {
+            Ok(()) => return anyhow::Ok(planned),
+            Err(fault) if fault.class == Class::Conflict => {}
+            Err(fault) => return Err(fault.into()),
+        }
+    };
+    let old = restart("first").await?;
+    restart("second").await?;
+    let late = writer
+        .set_hash(
+            ConsumerKind::Deployment,
+            &key,
+            &old,
+            "keyward.dev/secret-hash",
+            "first",
+        )
+        .await;
+    refused(late, Class::Conflict, Reason::Conflict)?;
+    assert_eq!(
+        seen().await?.1.as_deref(),
+        Some("second"),
+        "an old hash does not come back"
+    );
+    let absent = writer
+        .set_hash(
+            ConsumerKind::Deployment,
+            &server.key("none"),
+            &old,
+            "keyward.dev/secret-hash",
+            "first",
+        )
         .await;
     refused_quietly(absent, Class::Absent)?;
     Ok(())

@@ -162,8 +162,8 @@ impl<'a> Record<'a> {
             workloads, rollouts, ..
         } = self.controller;
         let step = rollout::advance(workloads, rollouts, self.key, self.object, &secret.values).await?;
-        for _ in 0..step.restarted {
-            self.controller.metrics.rolled_out(KIND);
+        for kind in &step.restarted {
+            self.controller.metrics.rolled_out(&format!("{kind:?}"));
         }
         let done = step.said.holds == Some(true);
         let wanted = Wanted::of("RolledOut", &step.said, self.generation);
