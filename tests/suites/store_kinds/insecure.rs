@@ -11,7 +11,7 @@ use keyward_tests::harness::{Case, Suite};
 use keyward_tests::operator::{Operator, Settings};
 use keyward_tests::rig::poll;
 use keyward_tests::rig::tls::Authority;
-use keyward_tests::rig::vault::{Kv, Vault};
+use keyward_tests::rig::vault::Kv;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ use super::store_message;
 use crate::scene::{SOON, Scene};
 
 /// A reason as people give one.
-const REASON: &str = "the proxy of the lab has no certificate yet";
+pub(super) const REASON: &str = "the proxy of the lab has no certificate yet";
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::vault_tests!(
@@ -69,7 +69,7 @@ async fn insecure_choices_are_refused_unless_the_administrator_allows_them(case:
 async fn an_insecure_choice_in_use_is_reported(case: Case) -> Result<()> {
     let scene = Scene::new(&case, Kv::V2).await?;
     scene.write("apps/db", &json!({"password": "first"})).await?;
-    let proxy = plain_http(scene.vault).await?;
+    let proxy = plain_http(scene.vault.url(), scene.vault.ca()).await?;
     let audience = json!({
         "bound_service_account_names": ["reader"],
         "bound_service_account_namespaces": [scene.namespace],
@@ -143,7 +143,7 @@ async fn an_insecure_choice_ends_at_its_expiry(case: Case) -> Result<()> {
 }
 
 /// Whether a metric says that one store makes this choice.
-async fn counted(operator: &Operator, field: &str) -> Result<bool> {
+pub(super) async fn counted(operator: &Operator, field: &str) -> Result<bool> {
     let label = format!("choice=\"{field}\"");
     Ok(operator.metric("keyward_insecure_stores", &label).await? >= 1.0)
 }
@@ -177,11 +177,11 @@ fn skipping(scene: &Scene<'_>, expires: DateTime<Utc>) -> Result<Value> {
     Ok(spec)
 }
 
-fn exception(field: &str, expires: DateTime<Utc>) -> Value {
+pub(super) fn exception(field: &str, expires: DateTime<Utc>) -> Value {
     json!({"reason": REASON, "expires": expires.to_rfc3339(), field: true})
 }
 
-fn permissive(scene: &Scene<'_>) -> Settings {
+pub(super) fn permissive(scene: &Scene<'_>) -> Settings {
     let mut settings = Settings::inside(&scene.namespace);
     settings.arguments.extend([
         "--allow-insecure".to_owned(),
@@ -190,23 +190,20 @@ fn permissive(scene: &Scene<'_>) -> Settings {
     settings
 }
 
-fn insecure_message(status: &StoreStatus) -> Option<&str> {
+pub(super) fn insecure_message(status: &StoreStatus) -> Option<&str> {
     let mut conditions = status.conditions.iter();
     let insecure = conditions.find(|condition| condition.type_ == "Insecure")?;
     (insecure.status == "True").then_some(insecure.message.as_str())
 }
 
-/// A listener that speaks plain http for a Vault that speaks TLS alone. It ends with the test.
-async fn plain_http(vault: &Vault) -> Result<SocketAddr> {
+/// A listener that speaks plain http for a server that speaks TLS alone. It ends with the test.
+pub(super) async fn plain_http(server: &str, ca: &str) -> Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    let upstream: SocketAddr = vault
-        .url()
-        .strip_prefix("https://")
-        .context("Vault speaks TLS")?
-        .parse()?;
+    let upstream = server.strip_prefix("https://").context("the server speaks TLS")?;
+    let upstream: SocketAddr = upstream.parse()?;
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(vault.ca().as_bytes())?)?;
+    roots.add(CertificateDer::from_pem_slice(ca.as_bytes())?)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
@@ -227,6 +224,6 @@ async fn plain_http(vault: &Vault) -> Result<SocketAddr> {
     Ok(address)
 }
 
-fn in_an_hour() -> DateTime<Utc> {
+pub(super) fn in_an_hour() -> DateTime<Utc> {
     now() + TimeDelta::hours(1)
 }

@@ -1,21 +1,30 @@
 //! Barbican through the operator, on the real Keystone and Barbican.
 
+mod insecure;
 mod lockout;
 mod logins;
+mod mended;
 mod values;
+mod versions;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use chrono::{DateTime, TimeDelta, Utc};
+use keyward::runtime::clock;
 use keyward_tests::harness::{Case, Suite};
 use keyward_tests::rig::openstack::{CredentialTerms, NewSecret, OpenStack, Role, Tenant};
+use keyward_tests::rig::poll;
 use keyward_tests::rig::vault::Kv;
 use serde_json::{Value, json};
 
-use crate::scene::Scene;
+use crate::scene::{SOON, Scene};
 
 pub(super) fn register(suite: &mut Suite) {
+    insecure::register(suite);
     lockout::register(suite);
     logins::register(suite);
+    mended::register(suite);
     values::register(suite);
+    versions::register(suite);
 }
 
 /// A scene with a project of its own, and what stores need to log in to it.
@@ -96,6 +105,17 @@ impl<'a> Cloud<'a> {
         source["storeRef"] = json!({"name": "barbican"});
         self.scene.synced(name, &json!({ "sources": [source] })).await
     }
+}
+
+/// Waits until the next secret is made in a later second than this one: Barbican orders by that.
+async fn next_second(id: &str, cloud: &Cloud<'_>) -> Result<()> {
+    let made = cloud.tenant.key_manager().describe(id).await?.json()?;
+    let made = made["created"].as_str().context("it was created")?;
+    let made: DateTime<Utc> = format!("{made}Z").parse()?;
+    poll::until("the next second", SOON, || async {
+        clock::now() >= made + TimeDelta::seconds(1)
+    })
+    .await
 }
 
 /// The Secret that [`Cloud::copied_by`] makes; a credential may have the store's own name.

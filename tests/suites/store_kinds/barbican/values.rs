@@ -7,11 +7,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 use keyward::runtime::clock;
 use keyward_crds::ACKNOWLEDGE_ANNOTATION;
 use keyward_tests::harness::{Case, Suite};
+use keyward_tests::rig::kubernetes::ApiRequest;
 use keyward_tests::rig::openstack::{Container, ContainerKind, NewSecret, SecretKind, Service, What};
 use keyward_tests::rig::poll;
 use serde_json::json;
 
-use super::Cloud;
+use super::{Cloud, next_second};
 use crate::scene::{FIRST, SOON, acknowledgement_in, message_of};
 
 pub(super) fn register(suite: &mut Suite) {
@@ -33,8 +34,12 @@ async fn a_refresh_of_many_names_costs_the_pages_of_the_project(case: Case) -> R
     // Two pages of a hundred.
     const SECRETS: usize = 101;
     const OBJECTS: usize = 20;
-    let cloud = Cloud::working(&case).await?;
+    let cloud = Cloud::new(&case).await?;
     let (scene, keys) = (&cloud.scene, cloud.tenant.key_manager());
+    let spec = cloud.by_credential("login").await?;
+    scene.store("barbican", &spec).await?;
+    let credential = spec["barbican"]["auth"]["applicationCredential"]["id"].as_str();
+    let credential = credential.context("it logs in by one")?;
     for number in 0..SECRETS {
         keys.store(&NewSecret::named(&format!("many-{number}")), b"same")
             .await?;
@@ -65,9 +70,16 @@ async fn a_refresh_of_many_names_costs_the_pages_of_the_project(case: Case) -> R
     turn().await?;
 
     let log = cloud.servers.access_log(Service::Barbican);
-    let mark = log.mark()?;
+    let keystone = cloud.servers.access_log(Service::Keystone);
+    let (mark, logins) = (log.mark()?, keystone.mark()?);
+    let cluster = scene.kubernetes.audit().mark().await?;
     turn().await?;
     turn().await?;
+    let requests = scene.asked_of_kubernetes(cluster).await?;
+    let is_write = |request: &&ApiRequest| !["get", "list"].contains(&request.verb.as_str());
+    let writes: Vec<&ApiRequest> = requests.iter().filter(is_write).collect();
+    ensure!(writes.is_empty(), "{writes:?}");
+    assert_eq!(keystone.logins(logins, credential)?.len(), 0);
     let count = |what| log.count(mark, &cloud.tenant.project_id, what);
     assert_eq!(count(What::SecretList)?, 4, "two pages in each of two turns");
     assert_eq!(
@@ -361,17 +373,6 @@ async fn a_secret_without_a_value_keeps_the_last_one_until_it_has_one(case: Case
     scene.refresh("db").await?;
     scene.holds("db", &[("password", "second")]).await?;
     scene.ready("db").await.map(drop)
-}
-
-/// Waits until the next secret is made in a later second than this one: Barbican orders by that.
-async fn next_second(id: &str, cloud: &Cloud<'_>) -> Result<()> {
-    let made = cloud.tenant.key_manager().describe(id).await?.json()?;
-    let made = made["created"].as_str().context("it was created")?;
-    let made: DateTime<Utc> = format!("{made}Z").parse()?;
-    poll::until("the next second", SOON, || async {
-        now() >= made + TimeDelta::seconds(1)
-    })
-    .await
 }
 
 fn now() -> DateTime<Utc> {
