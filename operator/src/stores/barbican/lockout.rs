@@ -5,9 +5,10 @@
 //! in a row. All logins of one user go one after the other: the second waits for what the first learns. What is
 //! remembered are keyed digests; neither they nor anything else here tells what a password was.
 
+mod caution;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
@@ -17,6 +18,7 @@ use keyward_core::reason::Reason;
 use keyward_core::sync::fingerprint::FingerprintKey;
 use tokio::time::Instant;
 
+use self::caution::Caution;
 use crate::stores::Outcome;
 use crate::stores::refusal::Repeat;
 
@@ -183,45 +185,6 @@ impl LoginGate {
     }
 }
 
-/// How carefully one user's or one credential's logins are made. Plain state over a clock that is handed in.
-#[derive(Debug, Default)]
-struct Caution {
-    failures: u32,
-    pause: Option<(Instant, Fault)>,
-}
-
-impl Caution {
-    fn permit(&self, now: Instant) -> Outcome<()> {
-        match &self.pause {
-            Some((until, fault)) if now < *until => {
-                Err(fault.clone().with_retry_after(Some(until.duration_since(now))))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn succeeded(&mut self) {
-        *self = Self::default();
-    }
-
-    /// Five seconds, then six times longer each time: few tries in the hours in which Keystone counts them.
-    fn doubted(&mut self, now: Instant, fault: &Fault) {
-        self.wait(now, fault, Duration::from_secs(5), 6, Duration::from_hours(1));
-    }
-
-    fn rejected(&mut self, now: Instant, fault: &Fault) {
-        self.wait(now, fault, Duration::from_secs(15), 2, Duration::from_mins(10));
-    }
-
-    fn wait(&mut self, now: Instant, fault: &Fault, first: Duration, factor: u32, longest: Duration) {
-        let wait = first
-            .saturating_mul(factor.saturating_pow(self.failures))
-            .min(longest);
-        self.failures += 1;
-        self.pause = Some((now + wait, fault.clone()));
-    }
-}
-
 fn known_as_refused() -> Fault {
     Fault::new(
         Class::Denied,
@@ -249,6 +212,7 @@ fn not_yet(at: DateTime<Utc>, refused: u32, now: DateTime<Utc>) -> Fault {
 mod tests {
     use std::future::{Ready, ready};
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
 
     use super::super::testing::gate;
     use super::*;
@@ -377,18 +341,6 @@ mod tests {
         assert!(told.unwrap_err().retry_after.is_none());
         let told = gate.tried(login, Stakes::Harmless, accepted()).await;
         assert!(told.unwrap_err().retry_after.is_some());
-    }
-
-    #[test]
-    fn a_refused_application_credential_is_tried_again_ever_more_rarely() {
-        let (mut caution, mut now) = (Caution::default(), Instant::now());
-        for seconds in [15, 30, 60, 120, 240, 480, 600, 600] {
-            assert!(caution.permit(now).is_ok());
-            caution.rejected(now, &fault());
-            let wait = caution.permit(now).unwrap_err().retry_after;
-            assert_eq!(wait, Some(Duration::from_secs(seconds)));
-            now += Duration::from_secs(seconds);
-        }
     }
 
     #[tokio::test(start_paused = true)]
