@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod backoff;
+pub mod breaker;
 pub mod fault;
 pub mod logins;
 pub mod pace;

@@ -13,7 +13,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use keyward_core::fault::{Class, Fault};
+use keyward_core::breaker::{Breaker, Change, Leave};
+use keyward_core::fault::Fault;
 use keyward_core::pace::Turns;
 use keyward_core::reason::Reason;
 use tokio::sync::Semaphore;
@@ -44,23 +45,19 @@ pub struct LiveStore {
     /// Tells this instance from every other, also from an earlier one of the same object.
     pub id: u64,
     door: Box<dyn Store>,
-    health: Mutex<Health>,
+    breaker: Mutex<Breaker>,
     slots: Semaphore,
     turns: Mutex<Turns>,
-    /// What the turns count from.
+    /// What turns and breaker count from.
     opened: Instant,
     observer: Box<dyn StoreObserver>,
 }
 
-/// Whether the store is asked at all.
-#[derive(Default)]
-struct Health {
-    /// The fault that opened the breaker.
-    failing: Option<Fault>,
-    failures: u32,
-    retry_at: Option<Instant>,
-    /// Whether somebody is trying it right now.
-    probing: bool,
+/// A call that may be sent. Where its caller goes away before it ends, somebody else may try the store.
+struct Admitted<'a> {
+    store: &'a LiveStore,
+    /// Until it is handed back.
+    leave: Option<Leave>,
 }
 
 /// Hears of what a store does.
@@ -82,8 +79,6 @@ impl StoreObserver for () {
 /// A change of a store's health that others should hear of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HealthChange {
-    /// Nothing new.
-    None,
     /// It stopped working.
     Failed,
     /// It works again: wake what waits.
@@ -100,9 +95,6 @@ impl HealthChange {
     }
 }
 
-/// So many passing failures in a row, over all places, make a store count as failing.
-const TRANSIENT_RUN: u32 = 3;
-
 /// How long a call that the store refuses for being one too many is sent again before its caller hears of it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -115,7 +107,7 @@ impl LiveStore {
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             door,
-            health: Mutex::default(),
+            breaker: Mutex::default(),
             slots: Semaphore::new(pace.concurrent),
             turns: Mutex::new(Turns::new(pace.per_second)),
             opened: Instant::now(),
@@ -150,11 +142,14 @@ impl LiveStore {
     /// Tries the store although its breaker may be open.
     ///
     /// # Errors
-    /// The store's own fault.
+    /// The store's own fault; or the one that its readers meet although it answers.
     pub async fn check(&self) -> Outcome<()> {
         let outcome = self.paced("check", || self.door.check()).await;
-        self.settle(outcome.as_ref().err());
-        outcome
+        let now = self.opened.elapsed();
+        let change = self.breaker().checked(outcome.as_ref().err(), now);
+        self.tell(change);
+        outcome?;
+        self.failing().map_or(Ok(()), Err)
     }
 
     /// What is asked from now on is not answered from earlier listings.
@@ -167,11 +162,10 @@ impl LiveStore {
         self.door.close()
     }
 
-    /// Why the store is not asked at present, and when it is tried again.
+    /// Why the store is not asked at present.
     #[must_use]
-    pub fn failing(&self) -> Option<(Fault, Instant)> {
-        let health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
-        Some((health.failing.clone()?, health.retry_at?))
+    pub fn failing(&self) -> Option<Fault> {
+        self.breaker().failing().cloned()
     }
 
     async fn guarded<'a, T>(
@@ -179,9 +173,9 @@ impl LiveStore {
         operation: &'static str,
         call: impl Fn() -> BoxFuture<'a, Outcome<T>>,
     ) -> Outcome<T> {
-        self.admit(Instant::now())?;
+        let admitted = self.admitted()?;
         let outcome = self.paced(operation, call).await;
-        self.settle(outcome.as_ref().err());
+        admitted.settle(outcome.as_ref().err());
         outcome
     }
 
@@ -217,61 +211,45 @@ impl LiveStore {
         }
     }
 
+    fn admitted(&self) -> Outcome<Admitted<'_>> {
+        let leave = self.breaker().admit(self.opened.elapsed())?;
+        Ok(Admitted {
+            store: self,
+            leave: Some(leave),
+        })
+    }
+
     fn turns(&self) -> MutexGuard<'_, Turns> {
         self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn settle(&self, fault: Option<&Fault>) {
-        let change = self.note(fault, Instant::now());
-        if change != HealthChange::None {
-            self.observer.changed(change);
-        }
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets one caller through to a failing store whose time has come, and nobody else.
-    fn admit(&self, now: Instant) -> Outcome<()> {
-        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(fault) = &health.failing else {
-            return Ok(());
-        };
-        if !health.probing && health.retry_at.is_some_and(|at| at <= now) {
-            health.probing = true;
-            return Ok(());
+    fn tell(&self, change: Option<Change>) {
+        match change {
+            None => {}
+            Some(Change::Failed) => self.observer.changed(HealthChange::Failed),
+            Some(Change::Recovered) => self.observer.changed(HealthChange::Recovered),
         }
-        Err(fault.clone())
     }
+}
 
-    fn note(&self, fault: Option<&Fault>, now: Instant) -> HealthChange {
-        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
-        health.probing = false;
-        if fault.is_some_and(|fault| fault.class == Class::Transient) && health.failing.is_none() {
-            // One path may fail on its own: only a run of failures with no success in between is the store's.
-            health.failures = health.failures.saturating_add(1);
-            if health.failures < TRANSIENT_RUN {
-                return HealthChange::None;
-            }
-            health.failures = 0;
+impl Admitted<'_> {
+    fn settle(mut self, fault: Option<&Fault>) {
+        let Some(leave) = self.leave.take() else { return };
+        let now = self.store.opened.elapsed();
+        let change = self.store.breaker().settle(leave, fault, now);
+        self.store.tell(change);
+    }
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        if let Some(leave) = self.leave.take() {
+            self.store.breaker().abandon(leave);
         }
-        let Some(fault) = fault.filter(|fault| concerns_the_whole_store(fault)) else {
-            let was_failing = health.failing.take().is_some();
-            health.failures = 0;
-            health.retry_at = None;
-            return if was_failing {
-                HealthChange::Recovered
-            } else {
-                HealthChange::None
-            };
-        };
-        let change = if health.failing.is_none() {
-            HealthChange::Failed
-        } else {
-            HealthChange::None
-        };
-        health.failures = health.failures.saturating_add(1);
-        let wait = fault.retry_after.unwrap_or_else(|| retry_wait(health.failures));
-        health.retry_at = Some(now + wait);
-        health.failing = Some(fault.clone());
-        change
     }
 }
 
@@ -280,43 +258,38 @@ fn is_one_too_many(fault: &Fault) -> bool {
     fault.reason == Reason::StoreThrottled && fault.retry_after.is_none_or(|asked| asked <= PATIENCE)
 }
 
-/// Whether a fault says something about the store and not only about the place that was read.
-fn concerns_the_whole_store(fault: &Fault) -> bool {
-    match fault.class {
-        Class::Sealed | Class::Throttled | Class::Transient => true,
-        Class::Denied | Class::Permanent | Class::Absent => matches!(
-            fault.reason,
-            Reason::CredentialRejected
-                | Reason::CredentialMissing
-                | Reason::TlsFailed
-                | Reason::AddressRefused
-        ),
-        Class::Conflict | Class::Ambiguous => false,
-    }
-}
-
-/// From a quarter of a second up to one second: trying a dead store is one request, and everything waits for it.
-fn retry_wait(failures: u32) -> Duration {
-    Duration::from_millis(250).saturating_mul(1 << failures.saturating_sub(1).min(2))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use futures::FutureExt as _;
+    use futures::future::try_join_all;
+    use keyward_core::fault::Class;
 
     use super::*;
+    use crate::stores::Place;
 
+    /// A place that is never answered for.
+    const HANGS: &str = "hangs";
+
+    /// Checks end as the script says, last first.
     struct Scripted(Mutex<Vec<Outcome<()>>>);
 
     impl Store for Scripted {
-        fn probe<'a>(&'a self, _: &'a RemoteRef) -> BoxFuture<'a, Outcome<Probe>> {
-            async { Ok(Probe::NeedsRead) }.boxed()
+        fn probe<'a>(&'a self, at: &'a RemoteRef) -> BoxFuture<'a, Outcome<Probe>> {
+            async {
+                if at.place.name() == HANGS {
+                    std::future::pending::<()>().await;
+                }
+                Ok(Probe::NeedsRead)
+            }
+            .boxed()
         }
         fn read<'a>(&'a self, _: &'a RemoteRef) -> BoxFuture<'a, Outcome<ReadOutcome>> {
-            unreachable!("the tests only check")
+            unreachable!("the tests only check and probe")
         }
         fn find<'a>(&'a self, _: &'a FindQuery) -> BoxFuture<'a, Outcome<Vec<Found>>> {
-            unreachable!("the tests only check")
+            unreachable!("the tests only check and probe")
         }
         fn check(&self) -> BoxFuture<'_, Outcome<()>> {
             async { self.0.lock().unwrap().pop().unwrap_or(Ok(())) }.boxed()
@@ -334,39 +307,96 @@ mod tests {
         )
     }
 
-    fn down() -> Fault {
-        Fault::new(
-            Class::Transient,
-            Reason::StoreUnavailable,
-            "connecting to the store timed out",
-        )
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_failing_store_is_asked_by_one_caller_when_its_time_comes() {
-        let store = store(vec![]);
-        for _ in 1..TRANSIENT_RUN {
-            assert_eq!(store.note(Some(&down()), Instant::now()), HealthChange::None);
-            assert!(store.admit(Instant::now()).is_ok(), "it may have been the path");
+    fn at(path: &str) -> RemoteRef {
+        RemoteRef {
+            place: Place::Path(path.into()),
+            version: None,
         }
-        assert_eq!(store.note(Some(&down()), Instant::now()), HealthChange::Failed);
-        assert!(store.admit(Instant::now()).is_err(), "too early");
-        tokio::time::advance(Duration::from_secs(3)).await;
-        assert!(store.admit(Instant::now()).is_ok(), "one may try");
-        assert!(store.admit(Instant::now()).is_err(), "only one");
-        assert_eq!(store.note(None, Instant::now()), HealthChange::Recovered);
-        assert!(store.admit(Instant::now()).is_ok());
-        assert!(store.admit(Instant::now()).is_ok());
+    }
+
+    fn sealed() -> Fault {
+        Fault::new(Class::Sealed, Reason::StoreSealed, "the store is sealed")
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_check_closes_the_breaker() {
-        let sealed = Fault::new(Class::Sealed, Reason::StoreSealed, "the store is sealed");
-        let store = store(vec![Ok(()), Err(sealed)]);
+    async fn a_caller_that_goes_away_leaves_the_trial_to_the_next() {
+        let store = store(vec![Err(sealed())]);
+        assert!(store.check().await.is_err());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        // Both places of one object: the first may try the store, and goes with the second, which may not.
+        let places = [at(HANGS), at("app")];
+        let asked = try_join_all(places.iter().map(|place| store.probe(place))).await;
+        assert_eq!(asked.unwrap_err(), sealed());
+        let late = tokio::time::timeout(Duration::from_secs(5), store.probe(&at(HANGS))).await;
+        assert!(late.is_err(), "it was asked, and its caller gave up");
+        assert_eq!(store.probe(&at("app")).await, Ok(Probe::NeedsRead));
+        assert!(store.failing().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_check_ends_what_a_check_has_met() {
+        let store = store(vec![Ok(()), Err(sealed())]);
         assert!(store.check().await.is_err());
         assert!(store.failing().is_some());
         assert!(store.check().await.is_ok());
         assert!(store.failing().is_none());
+    }
+
+    /// Fails every probe, and answers every check.
+    struct Unreadable(Fault);
+
+    impl Store for Unreadable {
+        fn probe<'a>(&'a self, _: &'a RemoteRef) -> BoxFuture<'a, Outcome<Probe>> {
+            async { Err(self.0.clone()) }.boxed()
+        }
+        fn read<'a>(&'a self, _: &'a RemoteRef) -> BoxFuture<'a, Outcome<ReadOutcome>> {
+            unreachable!("the test probes")
+        }
+        fn find<'a>(&'a self, _: &'a FindQuery) -> BoxFuture<'a, Outcome<Vec<Found>>> {
+            unreachable!("the test probes")
+        }
+        fn check(&self) -> BoxFuture<'_, Outcome<()>> {
+            async { Ok(()) }.boxed()
+        }
+        fn close(&self) -> BoxFuture<'static, ()> {
+            async {}.boxed()
+        }
+    }
+
+    #[derive(Default)]
+    struct Changes(Arc<Mutex<Vec<HealthChange>>>);
+
+    impl StoreObserver for Changes {
+        fn asked(&self, _: &'static str, _: bool) {}
+
+        fn changed(&self, change: HealthChange) {
+            self.0.lock().unwrap().push(change);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_healthy_server_that_answers_no_read_is_not_ready_and_wakes_nobody() {
+        let broken = Fault::new(
+            Class::Transient,
+            Reason::StoreUnavailable,
+            "failed with status 500",
+        );
+        let full = throttled().with_retry_after(Some(Duration::from_mins(1)));
+        for fault in [broken, full] {
+            let changes = Changes::default();
+            let told = Arc::clone(&changes.0);
+            let door = Box::new(Unreadable(fault.clone()));
+            let store = LiveStore::new(door, Pace::default(), Box::new(changes));
+            assert_eq!(store.check().await, Ok(()));
+            for _ in 0..3 {
+                assert_eq!(store.probe(&at("app")).await, Err(fault.clone()));
+            }
+            for _ in 0..10 {
+                assert_eq!(store.check().await, Err(fault.clone()), "readers meet it");
+                tokio::time::advance(Duration::from_millis(100)).await;
+            }
+            assert_eq!(*told.lock().unwrap(), [HealthChange::Failed]);
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -419,17 +449,5 @@ mod tests {
             assert!(began.elapsed() <= longest, "{:?}", began.elapsed());
             assert!(store.failing().is_some(), "nobody else asks it now");
         }
-    }
-
-    #[test]
-    fn a_denied_path_says_nothing_about_the_store() {
-        let denied = Fault::new(Class::Denied, Reason::RemoteDenied, "reading was denied");
-        assert!(!concerns_the_whole_store(&denied));
-        let rejected = Fault::new(
-            Class::Denied,
-            Reason::CredentialRejected,
-            "the login was rejected",
-        );
-        assert!(concerns_the_whole_store(&rejected));
     }
 }
