@@ -17,9 +17,10 @@ use keyward_core::breaker::{Breaker, Change, Leave};
 use keyward_core::fault::Fault;
 use keyward_core::pace::Turns;
 use keyward_core::reason::Reason;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
+use crate::stores::pacing::{Pacer, Sent, in_turn};
 use crate::stores::{FindQuery, Found, Outcome, Probe, ReadOutcome, RemoteRef, Store};
 
 /// How fast one store may be asked.
@@ -51,6 +52,12 @@ pub struct LiveStore {
     /// What turns and breaker count from.
     opened: Instant,
     observer: Box<dyn StoreObserver>,
+}
+
+/// Gives out the turns of a store for calls of one kind.
+struct Paced<'a> {
+    store: &'a LiveStore,
+    operation: &'static str,
 }
 
 /// A call that may be sent. Where its caller goes away before it ends, somebody else may try the store.
@@ -136,7 +143,11 @@ impl LiveStore {
     /// # Errors
     /// As [`Self::probe`].
     pub async fn find(&self, query: &FindQuery) -> Outcome<Vec<Found>> {
-        self.guarded("find", || self.door.find(query)).await
+        let admitted = self.admitted()?;
+        let _slot = self.slot().await;
+        let outcome = self.door.find(query, &self.pacer("find")).await;
+        admitted.settle(outcome.as_ref().err());
+        outcome
     }
 
     /// Tries the store although its breaker may be open.
@@ -186,28 +197,18 @@ impl LiveStore {
         operation: &'static str,
         call: impl Fn() -> BoxFuture<'a, Outcome<T>>,
     ) -> Outcome<T> {
-        let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
-        let began = self.opened.elapsed();
-        loop {
-            let turn = self.turns().take(self.opened.elapsed());
-            tokio::time::sleep_until(self.opened + turn).await;
-            let sent = self.opened.elapsed();
-            let outcome = call().await;
-            self.observer.asked(operation, outcome.is_ok());
-            let now = self.opened.elapsed();
-            match outcome {
-                Err(fault) if is_one_too_many(&fault) => {
-                    let resumes = self.turns().refused(sent, now, fault.retry_after);
-                    if resumes > began + PATIENCE {
-                        return Err(fault);
-                    }
-                }
-                Err(fault) => return Err(fault),
-                Ok(answer) => {
-                    self.turns().answered(now);
-                    return Ok(answer);
-                }
-            }
+        let _slot = self.slot().await;
+        in_turn(&self.pacer(operation), call).await
+    }
+
+    async fn slot(&self) -> SemaphorePermit<'_> {
+        self.slots.acquire().await.expect("the semaphore is never closed")
+    }
+
+    fn pacer(&self, operation: &'static str) -> Paced<'_> {
+        Paced {
+            store: self,
+            operation,
         }
     }
 
@@ -232,6 +233,34 @@ impl LiveStore {
             None => {}
             Some(Change::Failed) => self.observer.changed(HealthChange::Failed),
             Some(Change::Recovered) => self.observer.changed(HealthChange::Recovered),
+        }
+    }
+}
+
+impl Pacer for Paced<'_> {
+    fn turn(&self) -> BoxFuture<'_, ()> {
+        let LiveStore { opened, .. } = self.store;
+        let turn = *opened + self.store.turns().take(opened.elapsed());
+        Box::pin(tokio::time::sleep_until(turn))
+    }
+
+    fn ended(&self, call: Sent, fault: Option<&Fault>) -> bool {
+        let LiveStore { opened, observer, .. } = self.store;
+        observer.asked(self.operation, fault.is_none());
+        let now = opened.elapsed();
+        match fault {
+            None => {
+                self.store.turns().answered(now);
+                false
+            }
+            Some(fault) if is_one_too_many(fault) => {
+                let resumes = self
+                    .store
+                    .turns()
+                    .refused(call.at - *opened, now, fault.retry_after);
+                *opened + resumes <= call.wanted + PATIENCE
+            }
+            Some(_) => false,
         }
     }
 }
@@ -288,7 +317,7 @@ mod tests {
         fn read<'a>(&'a self, _: &'a RemoteRef) -> BoxFuture<'a, Outcome<ReadOutcome>> {
             unreachable!("the tests only check and probe")
         }
-        fn find<'a>(&'a self, _: &'a FindQuery) -> BoxFuture<'a, Outcome<Vec<Found>>> {
+        fn find<'a>(&'a self, _: &'a FindQuery, _: &'a dyn Pacer) -> BoxFuture<'a, Outcome<Vec<Found>>> {
             unreachable!("the tests only check and probe")
         }
         fn check(&self) -> BoxFuture<'_, Outcome<()>> {
@@ -352,7 +381,7 @@ mod tests {
         fn read<'a>(&'a self, _: &'a RemoteRef) -> BoxFuture<'a, Outcome<ReadOutcome>> {
             unreachable!("the test probes")
         }
-        fn find<'a>(&'a self, _: &'a FindQuery) -> BoxFuture<'a, Outcome<Vec<Found>>> {
+        fn find<'a>(&'a self, _: &'a FindQuery, _: &'a dyn Pacer) -> BoxFuture<'a, Outcome<Vec<Found>>> {
             unreachable!("the test probes")
         }
         fn check(&self) -> BoxFuture<'_, Outcome<()>> {

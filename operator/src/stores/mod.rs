@@ -6,6 +6,7 @@
 //! (`crate::store`).
 
 pub mod barbican;
+pub mod pacing;
 mod pool;
 mod refusal;
 pub mod transport;
@@ -21,6 +22,8 @@ use keyward_core::secret::SecretBytes;
 use keyward_core::shown::Shown;
 pub use keyward_core::sync::absence::Absence;
 pub use keyward_core::sync::payload::Payload;
+
+use self::pacing::Pacer;
 
 /// What a door answers.
 pub type Outcome<T> = Result<T, Fault>;
@@ -164,7 +167,8 @@ impl Found {
 /// A logged-in backend. One instance serves every object that uses the same store with the same credential.
 ///
 /// Instances with the same credential at the same server share one session, keep deadlines and size caps on every call, never follow a redirect, and
-/// repeat a login at most once for a dead token and never for a rejected credential.
+/// repeat a login at most once for a dead token. A rejected credential is repeated ever more rarely where that locks nobody
+/// out, and else only once its failures are forgotten at the server, if ever.
 pub trait Store: Send + Sync {
     /// Says what is at `place` without reading the value where that is possible.
     fn probe<'a>(&'a self, place: &'a RemoteRef) -> BoxFuture<'a, Outcome<Probe>>;
@@ -172,8 +176,8 @@ pub trait Store: Send + Sync {
     /// Reads the value at `place`.
     fn read<'a>(&'a self, place: &'a RemoteRef) -> BoxFuture<'a, Outcome<ReadOutcome>>;
 
-    /// Lists the places that match, in a fixed order.
-    fn find<'a>(&'a self, query: &'a FindQuery) -> BoxFuture<'a, Outcome<Vec<Found>>>;
+    /// Lists the places that match, in a fixed order. What is sent for it waits for its turns.
+    fn find<'a>(&'a self, query: &'a FindQuery, pacer: &'a dyn Pacer) -> BoxFuture<'a, Outcome<Vec<Found>>>;
 
     /// Logs in if need be and shows that the store answers: what `Ready` of a store object rests on.
     fn check(&self) -> BoxFuture<'_, Outcome<()>>;

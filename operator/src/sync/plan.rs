@@ -19,7 +19,7 @@ use crate::cluster::ObjectKey;
 use crate::store::StoreKey;
 use crate::stores::{FindQuery, Found, Outcome, Place, RemoteRef};
 
-/// The most places that a search may list before the pattern is applied.
+/// The most places that a search may list before pattern and tags are applied.
 const MOST_LISTED: usize = 10_000;
 
 /// What is to be done for one object.
@@ -186,11 +186,13 @@ fn parse_find(index: usize, find: &api::Find) -> Outcome<Wanted> {
         .transpose()
         .map_err(|error| invalid(format!("sources[{index}].find.pattern: {error}")))?;
     let max = usize::try_from(find.max).unwrap_or_default();
+    let tags = find.tags.clone().unwrap_or_default();
+    // The cap is on what matches; a listing may hold more, up to a bound of its own.
+    let selects = pattern.is_some() || !tags.is_empty();
     let query = FindQuery {
         prefix: find.prefix.clone().unwrap_or_default(),
-        tags: find.tags.clone().unwrap_or_default(),
-        // The cap is on what matches; a listing may hold more, up to a bound of its own.
-        limit: if pattern.is_some() { MOST_LISTED } else { max },
+        tags,
+        limit: if selects { MOST_LISTED } else { max },
     };
     Ok(Wanted::Search { query, pattern, max })
 }

@@ -230,6 +230,7 @@ mod tests {
 
     use super::*;
     use crate::store::Pace;
+    use crate::stores::pacing::Pacer;
     use crate::stores::{FindQuery, Found, Place, RemoteVersion, Store};
 
     #[derive(Default)]
@@ -272,7 +273,7 @@ mod tests {
             }
             .boxed()
         }
-        fn find<'a>(&'a self, _: &'a FindQuery) -> BoxFuture<'a, Outcome<Vec<Found>>> {
+        fn find<'a>(&'a self, _: &'a FindQuery, _: &'a dyn Pacer) -> BoxFuture<'a, Outcome<Vec<Found>>> {
             async { Ok(vec![]) }.boxed()
         }
         fn check(&self) -> BoxFuture<'_, Outcome<()>> {

@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
+use chrono::{DateTime, Utc};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
@@ -232,6 +234,9 @@ async fn serve(
         match answer {
             Answer::Whole(status, headers, body) => {
                 let mut answer = format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\n", body.len());
+                if !headers.iter().any(|(name, _)| name == "date") {
+                    let _ = write!(answer, "date: {}\r\n", date());
+                }
                 for (name, value) in headers {
                     let _ = write!(answer, "{name}: {value}\r\n");
                 }
@@ -256,6 +261,12 @@ async fn serve(
     let _ = stream
         .write_all(b"HTTP/1.1 400 x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
         .await;
+}
+
+/// The time of day, as every server tells it.
+fn date() -> String {
+    let now: DateTime<Utc> = SystemTime::now().into();
+    now.format("%a, %d %b %Y %H:%M:%S GMT").to_string()
 }
 
 async fn read_request(stream: &mut (impl AsyncBufReadExt + Unpin)) -> Option<Seen> {

@@ -74,9 +74,18 @@ async fn an_object_that_may_not_write_reads_its_value_once_until_something_chang
 
 async fn a_deleted_or_regressed_version_is_told_without_a_read(case: Case) -> Result<()> {
     let (scene, operator) = Scene::with_db(&case, Kv::V2, &json!({})).await?;
-    let mark = scene.vault.audit().mark()?;
     scene.vault.api().delete_secret(&scene.mount, "apps/db").await?;
     scene.reason("db", "RemoteDeleted").await?;
+    // Right after it, when clocks could be in doubt, the store is asked for the value that it does not give any more.
+    poll::until("a try that reads nothing", SOON, || async {
+        let Ok(mark) = scene.vault.audit().mark() else {
+            return false;
+        };
+        tried_again(&scene, &operator, "db").await.is_ok()
+            && value_reads(&scene, mark).is_ok_and(|reads| reads == 0)
+    })
+    .await?;
+    let mark = scene.vault.audit().mark()?;
     for _ in 0..2 {
         tried_again(&scene, &operator, "db").await?;
     }

@@ -43,6 +43,7 @@ use self::memory::{Generation, Memory};
 use self::session::Session;
 use self::tokens::Tokens;
 use self::wire::Entry;
+use super::pacing::{Pacer, in_turn};
 use super::pool::Pool;
 use super::{
     Absence, FindQuery, Found, Outcome, Payload, Place, Probe, ReadOutcome, Reading, RemoteRef,
@@ -309,8 +310,8 @@ impl Store for BarbicanStore {
         Box::pin(self.read_place(place))
     }
 
-    fn find<'a>(&'a self, query: &'a FindQuery) -> BoxFuture<'a, Outcome<Vec<Found>>> {
-        Box::pin(self.find_all(query))
+    fn find<'a>(&'a self, query: &'a FindQuery, pacer: &'a dyn Pacer) -> BoxFuture<'a, Outcome<Vec<Found>>> {
+        Box::pin(in_turn(pacer, || self.find_all(query)))
     }
 
     fn check(&self) -> BoxFuture<'_, Outcome<()>> {

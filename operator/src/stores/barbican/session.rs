@@ -91,7 +91,6 @@ impl Session {
             openings: Flight::default(),
         };
         let tokens = pool.join(digest, || Tokens::new(keystone, Arc::clone(gate)));
-        tokens.session()?.joined();
         Ok(Self {
             tokens,
             way: Arc::new(way),

@@ -65,11 +65,6 @@ impl Tokens {
         }))
     }
 
-    /// Notes that a store begins to use these.
-    pub(super) fn joined(&self) {
-        self.0.state().refusals.joined();
-    }
-
     /// A live token; logs in if need be.
     pub(super) async fn live(&self) -> Outcome<Arc<Token>> {
         if let Some(live) = self.0.state().fresh(Instant::now())? {

@@ -40,14 +40,14 @@ impl Attempts {
             .clone()
     }
 
-    /// Notes how an attempt ended and gives its number.
+    /// Notes how an attempt ended and gives its number: so many have ended.
     pub(super) fn note<T>(&self, outcome: &Outcome<T>) -> u64 {
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = outcome.as_ref().err().cloned();
-        self.ended.fetch_add(1, Ordering::AcqRel)
+        self.ended.fetch_add(1, Ordering::AcqRel) + 1
     }
 }
 
-impl<T: Copy> Finding<T> {
+impl<T: Copy + PartialEq> Finding<T> {
     pub(super) fn new() -> Self {
         Self {
             value: sync::Mutex::new(None),
@@ -69,5 +69,9 @@ impl<T: Copy> Finding<T> {
         self.attempts.note(&outcome);
         *value = outcome.as_ref().ok().copied();
         outcome
+    }
+    /// Forgets that this was found, unless something else was found since.
+    pub(super) async fn forget(&self, found: T) {
+        self.value.lock().await.take_if(|value| *value == found);
     }
 }

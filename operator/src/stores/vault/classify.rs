@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use http::StatusCode;
-use http::header::RETRY_AFTER;
+use http::header::{DATE, RETRY_AFTER};
 use keyward_core::fault::{Class, Fault};
 use keyward_core::reason::Reason;
 
@@ -19,7 +20,7 @@ const LONGEST_WAIT: Duration = Duration::from_mins(5);
 /// The fault that an unsuccessful answer becomes. `what` says what was tried: "reading `secret/apps/db`".
 pub(super) fn refused(answer: &Response, what: &str) -> Fault {
     let error = envelope(answer);
-    let mentions = |phrase: &str| error.errors.iter().any(|text| text.contains(phrase));
+    let mentions = |phrase: &str| error.errors().any(|text| text.contains(phrase));
     let fault = |class, reason, outcome: &str| Fault::new(class, reason, format!("{what} {outcome}"));
     let status = answer.status.as_u16();
     let fault = match status {
@@ -52,7 +53,7 @@ pub(super) fn refused(answer: &Response, what: &str) -> Fault {
         )
         .advise("check the mount and the namespace"),
         // The only 404 with a warning: a path that a mount of this KV version does not have.
-        404 if error.warnings.is_some_and(|warnings| !warnings.is_empty()) => fault(
+        404 if error.warns() => fault(
             Class::Permanent,
             Reason::SpecInvalid,
             "failed: the mount is of another KV version",
@@ -111,7 +112,7 @@ pub(super) fn login_refused(answer: &Response, method: &str) -> Fault {
     let is_rejection = match status {
         400 | 401 | 403 | 404 | 405 => true,
         // Vault 1.13.0 answers a wrong secret id or password like this.
-        500 => error.errors.iter().any(|text| text.starts_with("invalid ")),
+        500 => error.errors().any(|text| text.starts_with("invalid ")),
         _ => false,
     };
     if !is_rejection {
@@ -120,7 +121,7 @@ pub(super) fn login_refused(answer: &Response, method: &str) -> Fault {
     rejected(format!("{what} was rejected (status {status})")).with_request_id(error.request_id)
 }
 
-/// A login that must not be repeated as it is.
+/// A login that fails as it is, until something changes at either side.
 pub(super) fn rejected(message: String) -> Fault {
     Fault::new(Class::Denied, Reason::CredentialRejected, message)
         .advise("check the credential, the role and where the auth method is mounted")
@@ -136,28 +137,70 @@ pub(super) fn not_understood(what: &str) -> Fault {
     .advise("check that the address is that of a Vault or OpenBao server")
 }
 
-/// Whether a 403 itself says that the token is dead. Not every server does.
-pub(super) fn says_token_is_dead(answer: &Response) -> bool {
-    envelope(answer)
-        .errors
-        .iter()
-        .any(|text| text.contains("invalid token") || text.contains("bad token"))
+/// What a 403 says about the token that was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TokenWord {
+    /// It is dead.
+    Dead,
+    /// No more than that it may not, without a word of a policy: so some servers answer a token that they do not know.
+    Doubtful,
+    /// A policy denies. Servers say so of tokens that they know.
+    Policy,
+    /// Nothing that we know.
+    Other,
+}
+
+/// Reads what a 403 says about the token. Versions differ in how much they say.
+pub(super) fn token_word(denial: &Response) -> TokenWord {
+    let error = envelope(denial);
+    let says = |phrase: &str| error.errors().any(|text| text.contains(phrase));
+    if says("invalid token") || says("bad token") {
+        TokenWord::Dead
+    } else if error.errors().eq(["permission denied"]) {
+        TokenWord::Doubtful
+    } else if says("1 error occurred") && says("permission denied") {
+        TokenWord::Policy
+    } else {
+        TokenWord::Other
+    }
 }
 
 /// Whether the server has no such endpoint, as opposed to nothing at the path.
 pub(super) fn is_unsupported(answer: &Response) -> bool {
     let error = envelope(answer);
-    let complains = !error.errors.is_empty() || error.warnings.is_some_and(|warnings| !warnings.is_empty());
+    let complains = error.errors().next().is_some() || error.warns();
     answer.status == StatusCode::METHOD_NOT_ALLOWED || (answer.status == StatusCode::NOT_FOUND && complains)
 }
 
 /// Whether the server itself says that there is nothing at the path. A 404 of something between us and the server
-/// comes with a page of its own and is a fault.
+/// comes with a page or a JSON of its own and is a fault.
 pub(super) fn is_nothing_there(answer: &Response, what: &str) -> Outcome<bool> {
     if answer.status != StatusCode::NOT_FOUND || is_unsupported(answer) {
         return Ok(false);
     }
-    decode::<ErrorEnvelope>(answer, what).map(|_| true)
+    let error: ErrorEnvelope = decode(answer, what)?;
+    if error.errors.is_none() && error.request_id.is_none() {
+        return Err(not_understood(what));
+    }
+    Ok(true)
+}
+
+/// The server's time of day when it answered, to the second.
+pub(super) fn time_of(answer: &Response) -> Option<DateTime<Utc>> {
+    let date = answer.headers.get(DATE)?.to_str().ok()?;
+    Some(DateTime::parse_from_rfc2822(date).ok()?.to_utc())
+}
+
+impl ErrorEnvelope {
+    fn errors(&self) -> impl Iterator<Item = &str> {
+        self.errors.iter().flatten().map(String::as_str)
+    }
+
+    fn warns(&self) -> bool {
+        self.warnings
+            .as_ref()
+            .is_some_and(|warnings| !warnings.is_empty())
+    }
 }
 
 fn envelope(answer: &Response) -> ErrorEnvelope {
@@ -232,6 +275,55 @@ mod tests {
         for status in [429, 500, 503] {
             assert!(login_refused(&answer(status, ""), "jwt").may_pass(), "{status}");
         }
+    }
+
+    #[test]
+    fn a_403_says_more_or_less_about_the_token() {
+        for (body, word) in [
+            (
+                r#"{"errors":["2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"]}"#,
+                TokenWord::Dead,
+            ),
+            (r#"{"errors":["permission denied"]}"#, TokenWord::Doubtful),
+            (
+                r#"{"errors":["1 error occurred:\n\t* permission denied\n\n"]}"#,
+                TokenWord::Policy,
+            ),
+            (
+                r#"{"errors":["preflight capability check returned 403"]}"#,
+                TokenWord::Other,
+            ),
+            ("<html>", TokenWord::Other),
+        ] {
+            assert_eq!(token_word(&answer(403, body)), word, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_404_is_the_servers_only_in_its_own_shape() {
+        for (body, there) in [
+            (r#"{"errors":[]}"#, true),
+            (r#"{"request_id":"r-1","data":{"data":null}}"#, true),
+            (r#"{"message":"no Route matched with those values"}"#, false),
+            ("{}", false),
+            ("[]", false),
+            ("<html>", false),
+        ] {
+            let told = is_nothing_there(&answer(404, body), "reading `x`");
+            match told {
+                Ok(nothing) => assert!(nothing && there, "{body}"),
+                Err(fault) => assert!(!there && fault.reason == Reason::StoreProtocol, "{body}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_server_tells_its_time() {
+        let mut dated = answer(200, "");
+        assert_eq!(time_of(&dated), None);
+        let date = "Sun, 29 Nov 2026 18:28:45 GMT";
+        dated.headers.insert(DATE, date.parse().unwrap());
+        assert_eq!(time_of(&dated), Some("2026-11-29T18:28:45Z".parse().unwrap()));
     }
 
     #[test]

@@ -156,14 +156,14 @@ impl VaultAuth {
         }
     }
 
-    /// Whether a refused login is worth repeating: what was missing may have been put right at the server. Vault
-    /// counts the failures of users and roles and locks them out after a few.
+    /// What repeating a refused login can cost: what was missing may have been put right at the server. Vault counts the
+    /// failures of users and roles and locks them out after a few.
     pub(super) fn repeat(&self) -> Repeat {
         match self {
             Self::Kubernetes { .. } | Self::Jwt { .. } | Self::Cert { .. } | Self::Token(_) => {
                 Repeat::Harmless
             }
-            Self::AppRole { .. } | Self::Userpass { .. } => Repeat::Never,
+            Self::AppRole { .. } | Self::Userpass { .. } => Repeat::Counted,
         }
     }
 

@@ -24,6 +24,16 @@ pub(super) struct MountInfo {
     pub(super) kind: String,
     #[serde(default)]
     pub(super) options: Option<HashMap<String, String>>,
+    /// Where the mount really is: the path that was asked about may lie below it.
+    #[serde(default)]
+    pub(super) path: Option<String>,
+}
+
+/// A health answer, as far as its status does not tell.
+#[derive(Debug, Deserialize)]
+pub(super) struct Health {
+    #[serde(default)]
+    pub(super) sealed: bool,
 }
 
 /// Asks about the token that is sent along. The library's type would keep the token in plain text.
@@ -38,6 +48,35 @@ pub(super) struct TokenInfo {
     pub(super) ttl: u64,
     #[serde(default)]
     pub(super) renewable: bool,
+}
+
+/// The envelope of an answer of which only `data` is wanted.
+#[derive(Deserialize)]
+pub(super) struct DataEnvelope<T> {
+    pub(super) data: Option<T>,
+}
+
+/// The envelope of a login or a renewal. The library's type wants fields that servers leave out, such as the policies of a
+/// token that has none.
+#[derive(Deserialize)]
+pub(super) struct LoginEnvelope {
+    #[serde(default)]
+    pub(super) auth: Option<Login>,
+}
+
+/// What a login or a renewal gives.
+#[derive(Deserialize)]
+pub(super) struct Login {
+    #[serde(default)]
+    pub(super) client_token: Option<String>,
+    /// Seconds to live; 0 never ends.
+    #[serde(default)]
+    pub(super) lease_duration: Option<u64>,
+    #[serde(default)]
+    pub(super) renewable: Option<bool>,
+    /// There where the login wants a second factor before it gives a token.
+    #[serde(default)]
+    pub(super) mfa_requirement: Option<IgnoredAny>,
 }
 
 /// Logs in with the client certificate. The library sends the role under another name than the server reads.
@@ -87,7 +126,7 @@ pub(super) struct VersionedValue<'a> {
 #[derive(Default, Deserialize)]
 pub(super) struct ErrorEnvelope {
     #[serde(default)]
-    pub(super) errors: Vec<String>,
+    pub(super) errors: Option<Vec<String>>,
     #[serde(default)]
     pub(super) warnings: Option<Vec<IgnoredAny>>,
     #[serde(default)]

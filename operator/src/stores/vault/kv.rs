@@ -1,27 +1,27 @@
 //! One KV mount: which version it is, what is at a path, and the value there.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Utc};
 use http::StatusCode;
 use keyward_core::fault::{Class, Fault};
 use keyward_core::reason::Reason;
-use keyward_core::secret::SecretBytes;
-use serde_json::value::RawValue;
 use vaultrs::api::kv1::requests::GetSecretRequest;
 use vaultrs::api::kv2::requests::{ReadSecretMetadataRequest, ReadSecretRequest};
-use vaultrs::api::kv2::responses::{ReadSecretMetadataResponse, SecretVersionMetadata};
+use vaultrs::api::kv2::responses::ReadSecretMetadataResponse;
 
 use super::attempts::Finding;
-use super::classify::{is_nothing_there, not_understood, refused};
-use super::client::Client;
+use super::classify::{is_nothing_there, not_understood, refused, time_of};
+use super::client::{Answered, Client};
 use super::config::KvVersion;
 use super::endpoints::{LookUpMount, MountInfo, ValueEnvelope, VersionedValue};
+use super::session::PassId;
+use super::standing::{self, given_or};
 use super::wire::{data_of, decode};
+use crate::stores::pacing::Pacer;
 use crate::stores::transport::Response;
-use crate::stores::{Absence, Outcome, Payload, Probe, ReadOutcome, Reading, RemoteVersion};
+use crate::stores::{Absence, Outcome, Probe, ReadOutcome, RemoteVersion};
 
 /// How long a path whose metadata is denied is read without asking for metadata again.
 const BLINDNESS: Duration = Duration::from_hours(1);
@@ -33,8 +33,15 @@ pub(super) struct Mount {
     pub(super) name: String,
     declared: KvVersion,
     found: Finding<Engine>,
-    /// Paths whose metadata is denied, and since when we know.
-    blind: Mutex<HashMap<String, Instant>>,
+    /// Paths whose metadata is denied.
+    blind: Mutex<HashMap<String, Blind>>,
+}
+
+/// That a path's metadata was denied.
+struct Blind {
+    since: Instant,
+    /// To whom. Another token may be allowed it, and this one may have been dead.
+    by: PassId,
 }
 
 /// The engine behind a mount.
@@ -86,57 +93,47 @@ impl Mount {
         .advise("set the KV version to the other one, or to auto"))
     }
 
+    /// What `call` gives for the engine behind the mount. One that was found out, and that the server contradicts by now,
+    /// is found out once more: a mount can be upgraded, or made anew.
+    pub(super) async fn on_engine<T, F>(&self, call: impl Fn(Engine) -> F) -> Outcome<T>
+    where
+        F: Future<Output = Outcome<T>>,
+    {
+        let engine = self.engine().await?;
+        let outcome = call(engine).await;
+        let found = self.declared == KvVersion::Auto;
+        if !found
+            || !outcome
+                .as_ref()
+                .is_err_and(|fault| fault.reason == Reason::SpecInvalid)
+        {
+            return outcome;
+        }
+        self.found.forget(engine).await;
+        match self.engine().await? {
+            same if same == engine => outcome,
+            another => call(another).await,
+        }
+    }
+
     /// Says what is at `path` by its metadata.
     pub(super) async fn probe(&self, path: &str, version: Option<u64>) -> Outcome<Probe> {
         check_path(path)?;
-        if self.engine().await? == Engine::V1 || self.is_blind(path) {
-            return Ok(Probe::NeedsRead);
-        }
-        match self.metadata(path).await? {
-            Metadata::There(metadata) => {
-                probe_of(&metadata, version, now()).ok_or_else(|| self.garbled(path))
-            }
-            Metadata::Missing => Ok(Probe::Absent(Absence::NotFound)),
-            Metadata::Denied(_) => {
-                self.note_blind(path);
-                // Whether the value may be read is another question.
-                Ok(Probe::NeedsRead)
-            }
-        }
+        self.on_engine(|engine| self.probe_as(engine, path, version))
+            .await
     }
 
     /// Reads the value at `path`.
     pub(super) async fn read(&self, path: &str, version: Option<u64>) -> Outcome<ReadOutcome> {
         check_path(path)?;
-        match self.engine().await? {
-            Engine::V1 if version.is_some() => Err(spec_fault(format!(
-                "the mount `{}` is KV version 1 and keeps no versions",
-                self.name
-            ))
-            .advise("leave out the version")),
-            Engine::V1 => self.read_plain(path).await,
-            Engine::V2 => self.read_versioned(path, version).await,
-        }
+        self.on_engine(|engine| self.read_as(engine, path, version)).await
     }
 
-    /// The metadata at `path` (KV v2).
-    pub(super) async fn metadata(&self, path: &str) -> Outcome<Metadata> {
-        let request = ReadSecretMetadataRequest {
-            mount: self.name.clone(),
-            path: path.to_owned(),
-        };
-        let answer = self.client.call(&request).await?;
-        let what = format!("reading the metadata of {}", self.shown(path));
-        if is_nothing_there(&answer, &what)? {
-            return Ok(Metadata::Missing);
-        }
-        match answer.status {
-            StatusCode::OK => Ok(Metadata::There(data_of(&answer, &what)?)),
-            StatusCode::FORBIDDEN => Ok(Metadata::Denied(
-                refused(&answer, &what).advise(format!("grant `read` on `{}/metadata/{path}`", self.name)),
-            )),
-            _ => Err(refused(&answer, &what)),
-        }
+    /// The metadata at `path` (KV v2), for a search.
+    pub(super) async fn metadata(&self, path: &str, pacer: &dyn Pacer) -> Outcome<Metadata> {
+        let (request, what) = self.about_metadata(path);
+        let answered = self.client.call_in_turn(&request, &what, pacer).await?;
+        self.metadata_in(&answered.answer, path, &what)
     }
 
     /// `mount/path`, for messages.
@@ -159,9 +156,72 @@ impl Mount {
                 _ => fault,
             });
         }
-        engine_of(&data_of(&answer, &what)?).ok_or_else(|| {
+        let info: MountInfo = data_of(&answer, &what)?;
+        let real = info.path.as_deref().map(|path| path.trim_end_matches('/'));
+        if let Some(real) = real.filter(|real| *real != self.name) {
+            return Err(spec_fault(format!(
+                "`{}` is no mount: it lies in the mount `{real}`",
+                self.name
+            ))
+            .advise(format!(
+                "set the mount to `{real}`, and begin paths with what follows it"
+            )));
+        }
+        engine_of(&info).ok_or_else(|| {
             spec_fault(format!("the mount `{}` is no KV engine", self.name)).advise("name a KV mount")
         })
+    }
+
+    async fn probe_as(&self, engine: Engine, path: &str, version: Option<u64>) -> Outcome<Probe> {
+        if engine == Engine::V1 || self.is_blind(path) {
+            return Ok(Probe::NeedsRead);
+        }
+        let (request, what) = self.about_metadata(path);
+        let Answered { answer, by } = self.client.call_by(&request).await?;
+        match self.metadata_in(&answer, path, &what)? {
+            Metadata::There(metadata) => {
+                standing::probed(&metadata, version, time_of(&answer)).ok_or_else(|| not_understood(&what))
+            }
+            Metadata::Missing => Ok(Probe::Absent(Absence::NotFound)),
+            Metadata::Denied(_) => {
+                self.note_blind(path, by);
+                // Whether the value may be read is another question.
+                Ok(Probe::NeedsRead)
+            }
+        }
+    }
+
+    async fn read_as(&self, engine: Engine, path: &str, version: Option<u64>) -> Outcome<ReadOutcome> {
+        match engine {
+            Engine::V1 if version.is_some() => Err(spec_fault(format!(
+                "the mount `{}` is KV version 1 and keeps no versions",
+                self.name
+            ))
+            .advise("leave out the version")),
+            Engine::V1 => self.read_plain(path).await,
+            Engine::V2 => self.read_versioned(path, version).await,
+        }
+    }
+
+    fn about_metadata(&self, path: &str) -> (ReadSecretMetadataRequest, String) {
+        let request = ReadSecretMetadataRequest {
+            mount: self.name.clone(),
+            path: path.to_owned(),
+        };
+        (request, format!("reading the metadata of {}", self.shown(path)))
+    }
+
+    fn metadata_in(&self, answer: &Response, path: &str, what: &str) -> Outcome<Metadata> {
+        if is_nothing_there(answer, what)? {
+            return Ok(Metadata::Missing);
+        }
+        match answer.status {
+            StatusCode::OK => Ok(Metadata::There(data_of(answer, what)?)),
+            StatusCode::FORBIDDEN => Ok(Metadata::Denied(
+                refused(answer, what).advise(format!("grant `read` on `{}/metadata/{path}`", self.name)),
+            )),
+            _ => Err(refused(answer, what)),
+        }
     }
 
     async fn read_plain(&self, path: &str) -> Outcome<ReadOutcome> {
@@ -178,7 +238,7 @@ impl Mount {
             return Err(self.read_refused(Engine::V1, &answer, &what, path));
         }
         let envelope: ValueEnvelope<'_> = decode(&answer, &what)?;
-        Ok(value_or_empty(envelope.data, RemoteVersion::default()))
+        Ok(given_or(envelope.data, RemoteVersion::default(), Absence::Empty))
     }
 
     async fn read_versioned(&self, path: &str, version: Option<u64>) -> Outcome<ReadOutcome> {
@@ -199,10 +259,7 @@ impl Mount {
         };
         let value: VersionedValue<'_> =
             serde_json::from_str(data.get()).map_err(|_| not_understood(&what))?;
-        match standing_of(&value.metadata, now()).ok_or_else(|| self.garbled(path))? {
-            Standing::Live(version) => Ok(value_or_empty(value.data, version)),
-            Standing::Gone(absence) => Ok(ReadOutcome::Absent(absence)),
-        }
+        standing::read(&value).ok_or_else(|| not_understood(&what))
     }
 
     fn read_refused(&self, engine: Engine, answer: &Response, what: &str, path: &str) -> Fault {
@@ -215,25 +272,25 @@ impl Mount {
     }
 
     /// Notes that only reading tells about `path`.
-    fn note_blind(&self, path: &str) {
-        let mut blind = self.blind.lock().unwrap_or_else(PoisonError::into_inner);
-        blind.insert(path.to_owned(), Instant::now());
+    fn note_blind(&self, path: &str, by: PassId) {
+        let since = Instant::now();
+        self.blind().insert(path.to_owned(), Blind { since, by });
     }
 
     fn is_blind(&self, path: &str) -> bool {
-        let mut blind = self.blind.lock().unwrap_or_else(PoisonError::into_inner);
-        match blind.get(path) {
-            Some(since) if since.elapsed() < BLINDNESS => true,
-            Some(_) => {
-                blind.remove(path);
-                false
-            }
-            None => false,
+        let mut blind = self.blind();
+        let Some(Blind { since, by }) = blind.get(path) else {
+            return false;
+        };
+        let still = since.elapsed() < BLINDNESS && self.client.goes_by(*by);
+        if !still {
+            blind.remove(path);
         }
+        still
     }
 
-    fn garbled(&self, path: &str) -> Fault {
-        not_understood(&format!("reading {}", self.shown(path)))
+    fn blind(&self) -> MutexGuard<'_, HashMap<String, Blind>> {
+        self.blind.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -258,87 +315,6 @@ pub(super) fn check_path(path: &str) -> Outcome<()> {
     Ok(())
 }
 
-/// What a version of a secret is, now.
-enum Standing {
-    Live(RemoteVersion),
-    Gone(Absence),
-}
-
-/// Decides what metadata says about `wanted`, or about the newest version. `None` if it cannot be understood.
-pub(super) fn probe_of(
-    metadata: &ReadSecretMetadataResponse,
-    wanted: Option<u64>,
-    now: DateTime<Utc>,
-) -> Option<Probe> {
-    if metadata.current_version == 0 {
-        return Some(Probe::Absent(Absence::Empty));
-    }
-    let number = wanted.unwrap_or(metadata.current_version);
-    let Some(found) = metadata.versions.get(&number.to_string()) else {
-        // Never written, or dropped by the mount's limit on versions.
-        return Some(Probe::Absent(Absence::NotFound));
-    };
-    Some(
-        match standing(
-            number,
-            &found.created_time,
-            &found.deletion_time,
-            found.destroyed,
-            now,
-        )? {
-            Standing::Live(version) => Probe::Current(version),
-            Standing::Gone(absence) => Probe::Absent(absence),
-        },
-    )
-}
-
-fn standing_of(metadata: &SecretVersionMetadata, now: DateTime<Utc>) -> Option<Standing> {
-    let SecretVersionMetadata {
-        created_time,
-        deletion_time,
-        destroyed,
-        version,
-        ..
-    } = metadata;
-    standing(*version, created_time, deletion_time, *destroyed, now)
-}
-
-fn standing(
-    number: u64,
-    created: &str,
-    deletion: &str,
-    destroyed: bool,
-    now: DateTime<Utc>,
-) -> Option<Standing> {
-    let mut version = RemoteVersion {
-        number: Some(number),
-        created: Some(instant(created)?),
-        ..RemoteVersion::default()
-    };
-    if destroyed {
-        return Some(Standing::Gone(Absence::Destroyed));
-    }
-    if deletion.is_empty() {
-        return Some(Standing::Live(version));
-    }
-    let deletion = instant(deletion)?;
-    if deletion <= now {
-        return Some(Standing::Gone(Absence::Deleted));
-    }
-    version.expires = Some(deletion);
-    Some(Standing::Live(version))
-}
-
-fn value_or_empty(data: Option<&RawValue>, version: RemoteVersion) -> ReadOutcome {
-    match data.map(RawValue::get) {
-        None | Some("null") => ReadOutcome::Absent(Absence::Empty),
-        Some(json) => ReadOutcome::Value(Reading {
-            version,
-            payload: Payload::Json(SecretBytes::from(json)),
-        }),
-    }
-}
-
 fn engine_of(info: &MountInfo) -> Option<Engine> {
     if info.kind != "kv" && info.kind != "generic" {
         return None;
@@ -351,76 +327,13 @@ fn engine_of(info: &MountInfo) -> Option<Engine> {
     })
 }
 
-fn instant(text: &str) -> Option<DateTime<Utc>> {
-    Some(DateTime::parse_from_rfc3339(text).ok()?.to_utc())
-}
-
-pub(super) fn now() -> DateTime<Utc> {
-    SystemTime::now().into()
-}
-
 fn spec_fault(message: String) -> Fault {
     Fault::new(Class::Permanent, Reason::SpecInvalid, message)
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-
-    fn probed(current: u64, deletion: &str, destroyed: bool) -> Option<Probe> {
-        let version = json!({
-            "created_time": "2026-01-03T00:00:00.5Z", "deletion_time": deletion, "destroyed": destroyed,
-        });
-        let metadata = json!({
-            "cas_required": false, "created_time": "2026-01-01T00:00:00Z", "current_version": current,
-            "delete_version_after": "0s", "max_versions": 0, "oldest_version": 0,
-            "updated_time": "2026-01-01T00:00:00Z", "custom_metadata": null, "versions": {"3": version},
-        });
-        let now = "2026-02-01T00:00:00Z".parse().unwrap();
-        probe_of(&serde_json::from_value(metadata).unwrap(), None, now)
-    }
-
-    #[test]
-    fn what_is_destroyed_is_so_whether_it_was_deleted_before_or_not() {
-        let version = RemoteVersion {
-            number: Some(3),
-            created: Some("2026-01-03T00:00:00.5Z".parse().unwrap()),
-            ..RemoteVersion::default()
-        };
-        let (past, to_come) = ("2026-01-04T00:00:00Z", "2026-03-01T00:00:00Z");
-        for (deletion, destroyed, expected) in [
-            ("", false, Probe::Current(version.clone())),
-            (past, false, Probe::Absent(Absence::Deleted)),
-            ("", true, Probe::Absent(Absence::Destroyed)),
-            (past, true, Probe::Absent(Absence::Destroyed)),
-            (
-                to_come,
-                false,
-                Probe::Current(RemoteVersion {
-                    expires: Some(to_come.parse().unwrap()),
-                    ..version
-                }),
-            ),
-        ] {
-            assert_eq!(
-                probed(3, deletion, destroyed),
-                Some(expected),
-                "{deletion} {destroyed}"
-            );
-        }
-    }
-
-    #[test]
-    fn metadata_without_any_version_is_an_empty_place() {
-        assert_eq!(probed(0, "", false), Some(Probe::Absent(Absence::Empty)));
-    }
-
-    #[test]
-    fn metadata_with_unreadable_times_is_not_guessed_at() {
-        assert_eq!(probed(3, "tomorrow", false), None);
-    }
 
     #[test]
     fn paths_that_would_lead_elsewhere_are_refused() {

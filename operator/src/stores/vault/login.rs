@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use http::StatusCode;
 use keyward_core::secret::SecretBytes;
-use serde::de::IgnoredAny;
-use vaultrs::api::EndpointResult;
 use vaultrs::api::auth::approle::requests::LoginWithApproleRequest;
 use vaultrs::api::auth::kubernetes::requests::LoginWithKubernetesRequest;
 use vaultrs::api::auth::oidc::requests::JWTLoginRequest;
@@ -13,9 +11,9 @@ use vaultrs::api::auth::userpass::requests::LoginRequest as UserpassLogin;
 use vaultrs::api::token::requests::RenewTokenSelfRequest;
 use zeroize::Zeroize;
 
-use super::classify::{login_refused, refused, rejected};
+use super::classify::{TokenWord, login_refused, not_understood, refused, rejected, token_word};
 use super::config::VaultAuth;
-use super::endpoints::{LogInWithCertificate, LookUpSelf, TokenInfo};
+use super::endpoints::{LogInWithCertificate, LoginEnvelope, LookUpSelf, TokenInfo};
 use super::wire::{Caller, Prepared, Wire, data_of, decode};
 use crate::stores::Outcome;
 use crate::stores::transport::Response;
@@ -26,6 +24,8 @@ pub(super) struct Grant {
     /// How long it lives from now; `None` is for ever.
     pub(super) ttl: Option<Duration>,
     pub(super) renewable: bool,
+    /// Whether the token may be asked about itself, as far as is known.
+    pub(super) tells_of_itself: bool,
 }
 
 /// Logs in by whatever method `auth` names.
@@ -115,7 +115,8 @@ fn certificate(mount: &str, role: Option<&str>) -> Outcome<Prepared> {
     })
 }
 
-/// A token made elsewhere is looked up once: how long it lives decides when to renew it.
+/// A token made elsewhere is looked up once: how long it lives decides when to renew it. One that may not be looked up is
+/// taken as it is, and the first read shows whether it serves.
 async fn adopt(wire: &Wire, caller: Caller<'_>, token: &SecretBytes) -> Outcome<Grant> {
     let token = SecretBytes::from(text(token, "token")?);
     let caller = Caller {
@@ -123,26 +124,38 @@ async fn adopt(wire: &Wire, caller: Caller<'_>, token: &SecretBytes) -> Outcome<
         ..caller
     };
     let answer = wire.call(&LookUpSelf {}, caller).await?;
-    if answer.status != StatusCode::OK {
+    let (ttl, renewable, tells_of_itself) = if answer.status == StatusCode::OK {
+        let info: TokenInfo = data_of(&answer, "the look-up of the token")?;
+        (lifetime(info.ttl), info.renewable, true)
+    } else if answer.status == StatusCode::FORBIDDEN && token_word(&answer) == TokenWord::Policy {
+        (None, false, false)
+    } else {
         return Err(login_refused(&answer, "token"));
-    }
-    let info: TokenInfo = data_of(&answer, "the look-up of the token")?;
+    };
     Ok(Grant {
         token,
-        ttl: lifetime(info.ttl),
-        renewable: info.renewable,
+        ttl,
+        renewable,
+        tells_of_itself,
     })
 }
 
 fn granted(answer: &Response, method: &str) -> Outcome<Grant> {
-    let envelope: EndpointResult<IgnoredAny> = decode(answer, &format!("the {method} login"))?;
-    // A login that still wants a second factor comes without a token.
-    let auth = envelope.auth.filter(|auth| !auth.client_token.is_empty());
-    let auth = auth.ok_or_else(|| rejected(format!("the {method} login gave no token")))?;
+    let what = format!("the {method} login");
+    let envelope: LoginEnvelope = decode(answer, &what)?;
+    let login = envelope.auth.ok_or_else(|| not_understood(&what))?;
+    let Some(token) = login.client_token.filter(|token| !token.is_empty()) else {
+        return Err(match login.mfa_requirement {
+            Some(_) => rejected(format!("{what} wants a second factor"))
+                .advise("let Keyward log in by a role or a user that needs none"),
+            None => not_understood(&what),
+        });
+    };
     Ok(Grant {
-        token: SecretBytes::from(auth.client_token),
-        ttl: lifetime(auth.lease_duration),
-        renewable: auth.renewable,
+        token: SecretBytes::from(token),
+        ttl: lifetime(login.lease_duration.unwrap_or_default()),
+        renewable: login.renewable.unwrap_or_default(),
+        tells_of_itself: true,
     })
 }
 

@@ -12,8 +12,10 @@ mod find;
 mod kv;
 mod login;
 mod session;
+mod standing;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod wire;
 
 use std::fmt;
@@ -23,22 +25,29 @@ use futures::future::BoxFuture;
 use http::StatusCode;
 use keyward_core::fault::{Class, Fault};
 use keyward_core::reason::Reason;
+use tokio::time::Instant;
 use vaultrs::api::sys::requests::ReadHealthRequest;
 
 use self::classify::refused;
 use self::client::Client;
 pub use self::config::{KvVersion, VaultAuth, VaultConfig};
+use self::endpoints::Health;
 use self::find::Finder;
 use self::kv::Mount;
 use self::session::Session;
-use self::wire::{Caller, Wire, namespace_header};
+use self::wire::{Caller, Wire, decode, namespace_header};
+use super::pacing::Pacer;
 use super::pool::Pool;
-use super::transport::Transport;
+use super::refusal::RefusalMemory;
+use super::transport::{Response, Transport};
 use super::{FindQuery, Found, Outcome, Place, Probe, ReadOutcome, RemoteRef, Store};
 
 /// The sessions of a process: stores opened by one of these share what they can.
 #[derive(Default)]
-pub struct VaultSessions(Pool<Session>);
+pub struct VaultSessions {
+    pool: Pool<Session>,
+    refusals: RefusalMemory,
+}
 
 /// One KV mount with its share of a session.
 pub struct VaultStore {
@@ -51,7 +60,7 @@ impl VaultSessions {
     /// session.
     pub fn open(&self, config: VaultConfig) -> Outcome<VaultStore> {
         config.auth.check()?;
-        let digest = self.0.digest(&config.session_key());
+        let digest = self.pool.digest(&config.session_key());
         let VaultConfig {
             address,
             namespace,
@@ -65,14 +74,14 @@ impl VaultSessions {
         let login_namespace = login_namespace.as_deref().map(namespace_header).transpose()?;
         let wire = Arc::new(Wire::new(Transport::new(&address, &transport)?));
         // Only logins, renewals and look-ups of a shared session go over the wire of the store that came first.
-        let session = self.0.join(digest, || {
+        let session = self.pool.join(digest, || {
             Session::new(
                 Arc::clone(&wire),
                 auth,
                 login_namespace.or_else(|| namespace.clone()),
+                self.refusals.of(digest, Instant::now()),
             )
         });
-        session.session()?.joined();
         let client = Client {
             wire,
             session,
@@ -105,8 +114,8 @@ impl VaultStore {
         match answer.status {
             // 403 and 404: a proxy in front hides it, and the server answered all the same.
             StatusCode::OK | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => Ok(()),
-            // In a health answer the status alone tells, without a word in the body.
-            StatusCode::SERVICE_UNAVAILABLE => Err(Fault::new(
+            // A gateway without a server behind it gives the same status.
+            StatusCode::SERVICE_UNAVAILABLE if says_sealed(&answer) => Err(Fault::new(
                 Class::Sealed,
                 Reason::StoreSealed,
                 format!("`{}` is sealed", wire.peer()),
@@ -126,8 +135,8 @@ impl Store for VaultStore {
         Box::pin(async move { self.mount.read(path_of(place)?, place.version).await })
     }
 
-    fn find<'a>(&'a self, query: &'a FindQuery) -> BoxFuture<'a, Outcome<Vec<Found>>> {
-        Box::pin(self.finder.find(&self.mount, query))
+    fn find<'a>(&'a self, query: &'a FindQuery, pacer: &'a dyn Pacer) -> BoxFuture<'a, Outcome<Vec<Found>>> {
+        Box::pin(self.finder.find(&self.mount, query, pacer))
     }
 
     fn check(&self) -> BoxFuture<'_, Outcome<()>> {
@@ -154,6 +163,10 @@ impl fmt::Debug for VaultStore {
             .field("mount", &self.mount.name)
             .finish_non_exhaustive()
     }
+}
+
+fn says_sealed(answer: &Response) -> bool {
+    decode(answer, "").is_ok_and(|health: Health| health.sealed)
 }
 
 fn path_of(place: &RemoteRef) -> Outcome<&str> {

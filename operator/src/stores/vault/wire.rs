@@ -8,9 +8,9 @@ use keyward_core::reason::Reason;
 use keyward_core::secret::SecretBytes;
 use rustify::endpoint::Endpoint;
 use serde::Deserialize;
-use vaultrs::api::EndpointResult;
 
 use super::classify::not_understood;
+use super::endpoints::DataEnvelope;
 use crate::stores::Outcome;
 use crate::stores::transport::{Request, Response, Transport, credential_header};
 
@@ -90,7 +90,7 @@ impl Prepared {
 
 /// Decodes `data` of an answer.
 pub(super) fn data_of<T: for<'de> Deserialize<'de>>(answer: &Response, what: &str) -> Outcome<T> {
-    decode::<EndpointResult<T>>(answer, what)?
+    decode::<DataEnvelope<T>>(answer, what)?
         .data
         .ok_or_else(|| not_understood(what))
 }

@@ -74,12 +74,15 @@ impl Token {
 
     /// What a login, a renewal and the making of a token answer.
     fn granted(&self) -> Answer {
-        let auth = json!({
-            "client_token": self.id, "accessor": self.accessor, "policies": self.policies,
-            "token_policies": self.policies, "metadata": null, "lease_duration": self.left(),
-            "renewable": self.terms.renewable, "entity_id": "", "token_type": "service", "orphan": true,
-            "mfa_requirement": null, "num_uses": 0,
+        let mut auth = json!({
+            "client_token": self.id, "accessor": self.accessor, "policies": self.policies, "metadata": null,
+            "lease_duration": self.left(), "renewable": self.terms.renewable, "entity_id": "",
+            "token_type": "service", "orphan": true, "mfa_requirement": null, "num_uses": 0,
         });
+        // Left out where there are none.
+        if !self.policies.is_empty() {
+            auth["token_policies"] = json!(self.policies);
+        }
         enveloped(200, "null", "null", &auth)
     }
 
@@ -207,7 +210,8 @@ impl State {
         match (call.method, call.path) {
             ("PUT", "create") => {
                 let terms = Terms::of(call.body, "");
-                let policies = policies(&call.body["policies"], true);
+                let by_default = call.body["no_default_policy"] != true;
+                let policies = policies(&call.body["policies"], by_default);
                 let mut token = self.make_token(policies, terms, "auth/token/create");
                 if let Some(id) = call.body["id"].as_str() {
                     self.rename(&mut token, id);

@@ -64,6 +64,17 @@ impl Engine {
         }
     }
 
+    /// Makes version 2 of version 1: each value becomes the first version of its secret.
+    pub(super) fn upgrade(&mut self) {
+        let Self::Plain(values) = self else { return };
+        let versioned = values.iter().map(|(path, value)| {
+            let mut secret = Secret::new();
+            drop(secret.write(value));
+            (path.clone(), secret)
+        });
+        *self = Self::Versioned(versioned.collect());
+    }
+
     pub(super) fn serve(&mut self, product: Product, call: &Call<'_>) -> Answer {
         match self {
             Self::Plain(values) => plain(values, call),

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::acl::Policy;
 use super::auth::{Method, Token};
 use super::kv::Engine;
-use super::{Call, State, UNSEAL_KEY, data, denied, done, nothing, refused};
+use super::{Call, State, UNSEAL_KEY, data, done, nothing, refused};
 use crate::http::Answer;
 
 impl State {
@@ -39,6 +39,15 @@ impl State {
                     return refused(400, &["no such engine"]);
                 };
                 self.mounts.insert((*mount).to_owned(), engine);
+                done()
+            }
+            ("PUT", ["mounts", mount, "tune"]) => {
+                let Some(engine) = self.mounts.get_mut(*mount) else {
+                    return refused(400, &["no such mount"]);
+                };
+                if call.body["options"]["version"] == "2" {
+                    engine.upgrade();
+                }
                 done()
             }
             ("DELETE", ["mounts", mount]) => {
@@ -77,16 +86,23 @@ impl State {
         }
     }
 
-    /// What is mounted, for whoever may do anything below it. A mount that is hidden and one that is not there look
-    /// the same.
+    /// What is mounted at or above a path, for whoever may do anything below it. A mount that is hidden and one that is not
+    /// there look the same.
     pub(super) fn mount_information(&self, call: &Call<'_>, token: &Token) -> Answer {
-        match self.mounts.get(call.path) {
-            Some(engine) if self.may_see(token, call.path) => {
+        let mount = call.path.split('/').next().unwrap_or_default();
+        match self.mounts.get(mount) {
+            Some(engine) if self.may_see(token, mount) => {
                 let (kind, version) = engine.kind();
                 let options = version.map_or(Value::Null, |version| json!({ "version": version }));
-                data(&json!({ "type": kind, "options": options, "path": format!("{}/", call.path) }))
+                data(&json!({ "type": kind, "options": options, "path": format!("{mount}/") }))
             }
-            _ => denied(),
+            _ => refused(
+                403,
+                &[&format!(
+                    "preflight capability check returned 403, please ensure client's policies grant access to path \"{}/\"",
+                    call.path
+                )],
+            ),
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, bail, ensure};
 use chrono::{DateTime, TimeDelta, Utc};
+use keyward::stores::pacing::Unpaced;
 use keyward::stores::{Absence, FindQuery, Payload, Probe, Store};
 use keyward_tests::harness::Suite;
 use keyward_tests::rig::openstack::{Container, ContainerKind, NewSecret};
@@ -117,7 +118,7 @@ async fn what_a_search_found_and_lists_no_more_is_told_by_name_as_by_uuid(server
         limit: 9,
     };
     let found: Vec<String> = store
-        .find(&query)
+        .find(&query, &Unpaced)
         .await?
         .into_iter()
         .map(|found| found.name)

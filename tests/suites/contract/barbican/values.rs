@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result, bail, ensure};
 use futures::future::{join_all, try_join_all};
+use keyward::stores::pacing::Unpaced;
 use keyward::stores::{Absence, FindQuery, Found, Payload, Place, Probe, RemoteRef, Store};
 use keyward_core::fault::Class;
 use keyward_core::reason::Reason;
@@ -237,7 +238,7 @@ async fn a_search_goes_by_prefix_and_tags_up_to_its_limit(server: Server) -> Res
     );
     ensure!(found(&store, "nowhere/", &[], 9).await?.is_empty());
     let fault = store
-        .find(&query("apps/", &[], 1))
+        .find(&query("apps/", &[], 1), &Unpaced)
         .await
         .err()
         .context("two are more than one")?;
@@ -310,7 +311,7 @@ fn query(prefix: &str, tags: &[(&str, &str)], limit: usize) -> FindQuery {
 }
 
 async fn found(store: &impl Store, prefix: &str, tags: &[(&str, &str)], limit: usize) -> Result<Vec<Found>> {
-    Ok(store.find(&query(prefix, tags, limit)).await?)
+    Ok(store.find(&query(prefix, tags, limit), &Unpaced).await?)
 }
 
 fn names(found: &[Found]) -> Vec<&str> {

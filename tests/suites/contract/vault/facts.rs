@@ -122,6 +122,13 @@ async fn who_may_not_or_is_nobody_is_answered_403(server: Server) -> Result<()> 
             status == 403 && error.contains("permission denied"),
             "{token:?}: {status} {body}"
         );
+        // Of a token that it knows, it says in one piece that a policy denies.
+        let known = token == Some(&elsewhere.token);
+        assert_eq!(error.starts_with("1 error occurred"), known, "{token:?}: {body}");
+        ensure!(
+            body.get("request_id").is_none(),
+            "a refusal does not name its request: {body}"
+        );
     }
     Ok(())
 }
@@ -141,6 +148,13 @@ async fn a_mount_is_told_to_whoever_may_do_anything_below_it(server: Server) -> 
             (200, &json!("kv"), &json!(version))
         );
     }
+    let (status, body) = get(&api, &format!("sys/internal/ui/mounts/{new}/any/folder")).await?;
+    let told = format!("{new}/");
+    assert_eq!(
+        (status, &body["data"]["path"]),
+        (200, &json!(told)),
+        "the mount above it"
+    );
     let hidden = server.kv_mount(Kv::V2).await?;
     for mount in [hidden, server.unique()] {
         let (status, _) = get(&api, &format!("sys/internal/ui/mounts/{mount}")).await?;

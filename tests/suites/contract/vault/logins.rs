@@ -1,16 +1,17 @@
-//! Every way to log in, right and wrong: the right one logs in once for everybody, the wrong one is told off once and
-//! never asks again.
+//! Every way to log in, right and wrong: the right one logs in once for everybody, the wrong one is refused once for
+//! everybody and then waits, longest where failures lock out.
 
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use futures::future::{BoxFuture, join_all};
-use keyward::stores::vault::{VaultAuth, VaultStore};
+use keyward::stores::vault::{KvVersion, VaultAuth, VaultStore};
 use keyward::stores::{JwtSource, Outcome, Probe, Store};
 use keyward_core::fault::Class;
 use keyward_core::reason::Reason;
 use keyward_core::secret::SecretBytes;
 use keyward_tests::harness::Suite;
+use keyward_tests::rig::vault::Kv;
 use serde_json::json;
 
 use super::server::Server;
@@ -19,12 +20,13 @@ use super::{Readable, app_role, at};
 pub(super) fn register(suite: &mut Suite) {
     super::cases!(
         suite,
-        app_role_logs_in_once_and_a_rejected_one_is_not_repeated,
-        userpass_logs_in_once_and_a_rejected_one_is_not_repeated,
-        a_certificate_logs_in_once_and_a_rejected_one_is_not_repeated,
-        kubernetes_logs_in_once_and_a_rejected_one_is_not_repeated,
-        a_jwt_logs_in_once_and_a_rejected_one_is_not_repeated,
+        app_role_logs_in_once_and_a_rejected_one_waits,
+        userpass_logs_in_once_and_a_rejected_one_waits,
+        a_certificate_logs_in_once_and_a_rejected_one_waits,
+        kubernetes_logs_in_once_and_a_rejected_one_waits,
+        a_jwt_logs_in_once_and_a_rejected_one_waits,
         who_is_not_known_at_all_is_rejected_too,
+        a_role_without_any_policy_gives_a_token,
     );
 }
 
@@ -61,6 +63,7 @@ async fn right_and_wrong(
             (Class::Denied, Reason::CredentialRejected),
             "{fault}"
         );
+        ensure!(fault.retry_after.is_some(), "it says how long");
     }
     let logins = server.logins_since(before, auth_mount).await?;
     assert_eq!(logins, 2, "one for each store");
@@ -68,7 +71,7 @@ async fn right_and_wrong(
     Ok(())
 }
 
-async fn app_role_logs_in_once_and_a_rejected_one_is_not_repeated(server: Server) -> Result<()> {
+async fn app_role_logs_in_once_and_a_rejected_one_waits(server: Server) -> Result<()> {
     let held = Readable::new(&server).await?;
     let (auth_mount, right) = app_role(&server, &held.policy, json!({})).await?;
     let VaultAuth::AppRole { role_id, .. } = &right else {
@@ -86,7 +89,7 @@ async fn app_role_logs_in_once_and_a_rejected_one_is_not_repeated(server: Server
     right_and_wrong(&server, &auth_mount, right, wrong).await
 }
 
-async fn userpass_logs_in_once_and_a_rejected_one_is_not_repeated(server: Server) -> Result<()> {
+async fn userpass_logs_in_once_and_a_rejected_one_waits(server: Server) -> Result<()> {
     let held = Readable::new(&server).await?;
     let auth_mount = server.unique();
     server.api().enable_auth(&auth_mount, "userpass").await?;
@@ -105,7 +108,7 @@ async fn userpass_logs_in_once_and_a_rejected_one_is_not_repeated(server: Server
     right_and_wrong(&server, &auth_mount, with("right")?, with("wrong")?).await
 }
 
-async fn a_certificate_logs_in_once_and_a_rejected_one_is_not_repeated(server: Server) -> Result<()> {
+async fn a_certificate_logs_in_once_and_a_rejected_one_waits(server: Server) -> Result<()> {
     let held = Readable::new(&server).await?;
     let auth_mount = server.unique();
     server.api().enable_auth(&auth_mount, "cert").await?;
@@ -125,7 +128,7 @@ async fn a_certificate_logs_in_once_and_a_rejected_one_is_not_repeated(server: S
     right_and_wrong(&server, &auth_mount, with("right").await?, with("wrong").await?).await
 }
 
-async fn kubernetes_logs_in_once_and_a_rejected_one_is_not_repeated(server: Server) -> Result<()> {
+async fn kubernetes_logs_in_once_and_a_rejected_one_waits(server: Server) -> Result<()> {
     let held = Readable::new(&server).await?;
     let logins = server.token_logins("kubernetes", &held.policy).await?;
     let with = |jwt: &str| {
@@ -139,7 +142,7 @@ async fn kubernetes_logs_in_once_and_a_rejected_one_is_not_repeated(server: Serv
     right_and_wrong(&server, &logins.mount, with(&logins.right)?, with(&logins.wrong)?).await
 }
 
-async fn a_jwt_logs_in_once_and_a_rejected_one_is_not_repeated(server: Server) -> Result<()> {
+async fn a_jwt_logs_in_once_and_a_rejected_one_waits(server: Server) -> Result<()> {
     let held = Readable::new(&server).await?;
     let logins = server.token_logins("jwt", &held.policy).await?;
     let with = |jwt: &str| {
@@ -178,5 +181,31 @@ async fn who_is_not_known_at_all_is_rejected_too(server: Server) -> Result<()> {
             "{fault}"
         );
     }
+    Ok(())
+}
+
+/// Servers leave out of such a login what others hold.
+async fn a_role_without_any_policy_gives_a_token(server: Server) -> Result<()> {
+    let mount = server.kv_mount(Kv::V2).await?;
+    let auth_mount = server.unique();
+    server.api().enable_auth(&auth_mount, "approle").await?;
+    let bare = json!({ "token_no_default_policy": true });
+    let (role_id, secret_id) = server.api().create_approle(&auth_mount, "app", &bare).await?;
+    let auth = VaultAuth::AppRole {
+        mount: auth_mount.clone(),
+        role_id,
+        secret_id: secret_id.into(),
+    };
+    let mut config = server.config(&mount, auth)?;
+    config.kv_version = KvVersion::V2;
+    let (store, before) = (VaultStore::new(config)?, server.mark().await?);
+    for _ in 0..5 {
+        store.check().await?;
+    }
+    let logins = server.logins_since(before, &auth_mount).await?;
+    ensure!(
+        logins <= 2,
+        "the second shows that a new token is denied the same: {logins}"
+    );
     Ok(())
 }

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use futures::future::join_all;
 use keyward::stores::vault::VaultAuth;
-use keyward::stores::{Probe, Store};
+use keyward::stores::{Probe, ReadOutcome, Store};
 use keyward_core::fault::Class;
 use keyward_core::reason::Reason;
 use keyward_tests::harness::Suite;
@@ -23,10 +23,11 @@ pub(super) fn register(suite: &mut Suite) {
     super::cases!(
         suite,
         many_callers_share_one_login_and_one_look_at_the_mount,
-        a_given_token_is_used_and_a_dead_one_is_not_repeated,
+        a_given_token_is_used_and_a_dead_one_waits,
         a_revoked_token_is_replaced_once_for_all_callers,
         a_denied_path_costs_no_login,
         a_token_that_may_not_look_itself_up_is_made_anew_once,
+        a_given_token_that_may_not_look_itself_up_is_used,
         a_token_is_renewed_before_it_ends,
         a_token_past_its_longest_life_is_made_anew,
         a_token_that_cannot_be_renewed_is_made_anew,
@@ -50,7 +51,7 @@ async fn many_callers_share_one_login_and_one_look_at_the_mount(server: Server) 
     Ok(())
 }
 
-async fn a_given_token_is_used_and_a_dead_one_is_not_repeated(server: Server) -> Result<()> {
+async fn a_given_token_is_used_and_a_dead_one_waits(server: Server) -> Result<()> {
     let held = Readable::new(&server).await?;
     let login = server.token(&[(&format!("{}/*", held.mount), &["read"])]).await?;
     let store = server.store(&held.mount, VaultAuth::Token(login.token.into()))?;
@@ -100,9 +101,11 @@ async fn a_denied_path_costs_no_login(server: Server) -> Result<()> {
 
 async fn a_token_that_may_not_look_itself_up_is_made_anew_once(server: Server) -> Result<()> {
     let held = Readable::new(&server).await?;
-    let policy = server
-        .policy(&[(&format!("{}/data/other", held.mount), &["read"])])
-        .await?;
+    let rules: [(&str, &[&str]); 2] = [
+        (&format!("{}/data/other", held.mount), &["read"]),
+        ("auth/token/revoke-self", &["update"]),
+    ];
+    let policy = server.policy(&rules).await?;
     let settings = json!({ "token_no_default_policy": true });
     let (auth_mount, auth) = app_role(&server, &policy, settings).await?;
     let (store, before) = (server.store(&held.mount, auth)?, server.mark().await?);
@@ -110,6 +113,26 @@ async fn a_token_that_may_not_look_itself_up_is_made_anew_once(server: Server) -
         denied(&store, &held.mount).await?;
     }
     assert_eq!(server.logins_since(before, &auth_mount).await?, 2);
+    let one_is_left = || async { tokens_of(&server, &auth_mount).await.is_ok_and(|left| left == 1) };
+    poll::until("the replaced token to be revoked", SOON, one_is_left).await?;
+    store.close().await;
+    assert_eq!(tokens_of(&server, &auth_mount).await?, 0);
+    Ok(())
+}
+
+async fn a_given_token_that_may_not_look_itself_up_is_used(server: Server) -> Result<()> {
+    let held = Readable::new(&server).await?;
+    let policy = server
+        .policy(&[(&format!("{}/data/app", held.mount), &["read"])])
+        .await?;
+    let settings = json!({ "ttl": "5m", "no_default_policy": true });
+    let login = server.api().create_token(&[&policy], &settings).await?;
+    let store = server.store(&held.mount, VaultAuth::Token(login.token.into()))?;
+    ensure!(matches!(store.read(&at("app")).await?, ReadOutcome::Value(_)));
+    let Err(fault) = store.read(&at("other")).await else {
+        bail!("the read is denied")
+    };
+    assert_eq!(fault.reason, Reason::RemoteDenied, "{fault}");
     Ok(())
 }
 
@@ -159,23 +182,27 @@ async fn closing_revokes_the_token(server: Server) -> Result<()> {
     let given = server.store(&held.mount, VaultAuth::Token(login.token.into()))?;
     given.check().await?;
 
-    let leases = format!("sys/leases/lookup/auth/{auth_mount}/login?list=true");
-    let living =
-        async || -> Result<StatusCode> { Ok(server.api().send(Method::GET, &leases, None).await?.status) };
-    assert_eq!(living().await?, StatusCode::OK);
+    assert_eq!(tokens_of(&server, &auth_mount).await?, 1);
     own.close().await;
     given.close().await;
-    assert_eq!(
-        living().await?,
-        StatusCode::NOT_FOUND,
-        "no token of this login is left"
-    );
+    assert_eq!(tokens_of(&server, &auth_mount).await?, 0);
     assert!(
         server.api().is_alive(&login.accessor).await?,
         "a token made elsewhere is left alone"
     );
     assert!(own.probe(&at("app")).await.is_err());
     Ok(())
+}
+
+/// How many tokens that were made by logins at this mount live.
+async fn tokens_of(server: &Server, auth_mount: &str) -> Result<usize> {
+    let leases = format!("sys/leases/lookup/auth/{auth_mount}/login?list=true");
+    let answer = server.api().send(Method::GET, &leases, None).await?;
+    if answer.status == StatusCode::NOT_FOUND {
+        return Ok(0);
+    }
+    let keys = answer.body["data"]["keys"].as_array().map(Vec::len);
+    keys.with_context(|| format!("a list of leases: {}", answer.body))
 }
 
 async fn denied(store: &impl Store, mount: &str) -> Result<()> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
+use keyward::stores::pacing::Unpaced;
 use keyward::stores::vault::{KvVersion, VaultAuth, VaultStore};
 use keyward::stores::{Absence, FindQuery, Payload, Probe, ReadOutcome, RemoteRef, RemoteVersion, Store};
 use keyward_core::reason::Reason;
@@ -14,6 +15,9 @@ use serde_json::{Value, json};
 
 use super::at;
 use super::server::{Asked, Server};
+
+/// How long anything may take that comes by itself.
+const SOON: Duration = Duration::from_secs(40);
 
 pub(super) fn register(suite: &mut Suite) {
     super::cases!(
@@ -28,6 +32,7 @@ pub(super) fn register(suite: &mut Suite) {
         a_policy_that_denies_everything_is_no_absence,
         searches_walk_folders_and_select_by_tags,
         a_wrong_mount_or_version_is_said_plainly,
+        a_mount_that_is_upgraded_is_found_out_again,
         a_declared_version_is_believed_and_checked_once,
         a_denied_list_says_what_to_grant,
     );
@@ -48,9 +53,10 @@ async fn json_at(store: &VaultStore, place: &RemoteRef) -> Result<(RemoteVersion
     }
 }
 
-/// What a probe and a read say is missing; they must agree.
+/// What a probe and a read say is missing; they must agree. A probe leaves it to the read right after a deletion.
 async fn absence_at(store: &VaultStore, place: &RemoteRef) -> Result<Absence> {
     match (store.probe(place).await?, store.read(place).await?) {
+        (Probe::NeedsRead, ReadOutcome::Absent(Absence::Deleted)) => Ok(Absence::Deleted),
         (Probe::Absent(probed), ReadOutcome::Absent(read)) if probed == read => Ok(read),
         (Probe::Absent(probed), ReadOutcome::Absent(read)) => {
             bail!("{probed:?} when probed, {read:?} when read")
@@ -116,6 +122,8 @@ async fn the_ways_of_being_gone_are_told_apart(server: Server) -> Result<()> {
     let live = version_at(&store, &place).await?;
     api.delete_secret(&mount, "app").await?;
     assert_eq!(absence_at(&store, &place).await?, Absence::Deleted);
+    let told = || async { store.probe(&place).await == Ok(Probe::Absent(Absence::Deleted)) };
+    poll::until("the deletion to be told without a read", SOON, told).await?;
     api.undelete_secret(&mount, "app", &[2]).await?;
     assert_eq!(json_at(&store, &place).await?, (live, json!({ "n": 2 })));
 
@@ -144,7 +152,7 @@ async fn the_ways_of_being_gone_are_told_apart(server: Server) -> Result<()> {
 async fn a_deletion_to_come_is_an_expiry_and_then_a_deletion(server: Server) -> Result<()> {
     let mount = server.kv_mount(Kv::V2).await?;
     let store = server.store(&mount, server.reader(&mount).await?)?;
-    let ttl = json!({ "delete_version_after": "3s" });
+    let ttl = json!({ "delete_version_after": "10s" });
     server.api().write(&format!("{mount}/metadata/app"), &ttl).await?;
     server
         .api()
@@ -155,7 +163,7 @@ async fn a_deletion_to_come_is_an_expiry_and_then_a_deletion(server: Server) -> 
     ensure!(version.expires > version.created, "{version:?}");
     assert_eq!(json_at(&store, &place).await?.0, version);
     let gone = || async { matches!(store.probe(&place).await, Ok(Probe::Absent(Absence::Deleted))) };
-    poll::until("the end of the version", Duration::from_secs(10), gone).await
+    poll::until("the end of the version", SOON, gone).await
 }
 
 async fn version_1_gives_values_without_versions(server: Server) -> Result<()> {
@@ -288,7 +296,7 @@ async fn searches_walk_folders_and_select_by_tags(server: Server) -> Result<()> 
         };
         let names = async |query: &FindQuery| -> Result<Vec<String>> {
             Ok(store
-                .find(query)
+                .find(query, &Unpaced)
                 .await?
                 .into_iter()
                 .map(|found| found.name)
@@ -301,14 +309,17 @@ async fn searches_walk_folders_and_select_by_tags(server: Server) -> Result<()> 
         assert_eq!(names(&query("", 9, &[])).await?.len(), 4);
         assert!(names(&query("nowhere", 9, &[])).await?.is_empty());
         let fault = store
-            .find(&query(prefix, 2, &[]))
+            .find(&query(prefix, 2, &[]), &Unpaced)
             .await
             .expect_err("three are more than two");
         assert_eq!(fault.reason, Reason::FindLimit);
 
         let tagged = query(prefix, 9, &[("team", "a")]);
         if version == Kv::V1 {
-            let fault = store.find(&tagged).await.expect_err("version 1 has no tags");
+            let fault = store
+                .find(&tagged, &Unpaced)
+                .await
+                .expect_err("version 1 has no tags");
             assert_eq!(fault.reason, Reason::SpecInvalid);
             continue;
         }
@@ -318,7 +329,7 @@ async fn searches_walk_folders_and_select_by_tags(server: Server) -> Result<()> 
                 .set_custom_metadata(&mount, path, &BTreeMap::from([("team", team)]))
                 .await?;
         }
-        let found = store.find(&tagged).await?;
+        let found = store.find(&tagged, &Unpaced).await?;
         assert_eq!(
             found.iter().map(|found| found.name.as_str()).collect::<Vec<_>>(),
             ["app/a", "app/sub/b"]
@@ -356,6 +367,13 @@ async fn a_wrong_mount_or_version_is_said_plainly(server: Server) -> Result<()> 
         missing.check().await.expect_err("there is no such mount").reason,
         Reason::RemoteDenied
     );
+    let below = declared(&format!("{mount}/team"), KvVersion::Auto).await?;
+    let fault = below.check().await.expect_err("it is a folder of the mount");
+    assert_eq!(fault.reason, Reason::SpecInvalid);
+    ensure!(
+        fault.advice.contains(&format!("the mount to `{mount}`")),
+        "{fault}"
+    );
     let transit = server.unique();
     server.api().mount(&transit, "transit").await?;
     let other = declared(&transit, KvVersion::Auto).await?;
@@ -363,6 +381,39 @@ async fn a_wrong_mount_or_version_is_said_plainly(server: Server) -> Result<()> 
         other.check().await.expect_err("it is no KV mount").reason,
         Reason::SpecInvalid
     );
+    Ok(())
+}
+
+async fn a_mount_that_is_upgraded_is_found_out_again(server: Server) -> Result<()> {
+    let mount = server.kv_mount(Kv::V1).await?;
+    let value = json!({ "n": 1 });
+    server.api().write_secret(&mount, Kv::V1, "app", &value).await?;
+    let rules = [(format!("{mount}/*"), ["read", "list"])];
+    let rules: Vec<(&str, &[&str])> = rules
+        .iter()
+        .map(|(path, may)| (path.as_str(), &may[..]))
+        .collect();
+    let login = server.token(&rules).await?;
+    let store = server.store(&mount, VaultAuth::Token(login.token.into()))?;
+    assert_eq!(json_at(&store, &at("app")).await?.0, RemoteVersion::default());
+
+    let upgraded = json!({ "options": { "version": "2" } });
+    server
+        .api()
+        .write(&format!("sys/mounts/{mount}/tune"), &upgraded)
+        .await?;
+    let versioned = || async {
+        let found = json_at(&store, &at("app")).await;
+        found.is_ok_and(|(version, read)| version.number == Some(1) && read == value)
+    };
+    poll::until("the value with its version", SOON, versioned).await?;
+    assert_eq!(version_at(&store, &at("app")).await?.number, Some(1));
+    let query = FindQuery {
+        prefix: String::new(),
+        tags: BTreeMap::new(),
+        limit: 9,
+    };
+    assert_eq!(store.find(&query, &Unpaced).await?.len(), 1);
     Ok(())
 }
 
@@ -411,7 +462,10 @@ async fn a_denied_list_says_what_to_grant(server: Server) -> Result<()> {
         tags: BTreeMap::new(),
         limit: 9,
     };
-    let fault = store.find(&query).await.expect_err("it may not be listed");
+    let fault = store
+        .find(&query, &Unpaced)
+        .await
+        .expect_err("it may not be listed");
     assert_eq!(fault.reason, Reason::RemoteDenied);
     ensure!(
         fault

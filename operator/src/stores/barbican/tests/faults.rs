@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::super::testing::{gate, password, secret};
 use super::*;
+use crate::stores::pacing::Unpaced;
 
 #[tokio::test]
 async fn a_listing_that_changed_on_the_way_is_made_again() {
@@ -21,7 +22,7 @@ async fn a_listing_that_changed_on_the_way_is_made_again() {
             state.secrets.drain(..10);
         }
     });
-    let found = cloud.store().find(&everything("name-")).await.unwrap();
+    let found = cloud.store().find(&everything("name-"), &Unpaced).await.unwrap();
     assert_eq!(found.len(), 240);
 
     cloud.state().before_page = Some(|state: &mut State, offset| {
@@ -29,7 +30,11 @@ async fn a_listing_that_changed_on_the_way_is_made_again() {
             state.secrets.drain(..1);
         }
     });
-    let fault = cloud.store().find(&everything("name-")).await.unwrap_err();
+    let fault = cloud
+        .store()
+        .find(&everything("name-"), &Unpaced)
+        .await
+        .unwrap_err();
     assert_eq!(fault.class, Class::Transient);
 }
 
@@ -171,7 +176,7 @@ async fn faults_of_barbican_have_their_class_and_end() {
         for told in [
             store.read(&id(1)).await.err().unwrap(),
             store.probe(&name("db")).await.unwrap_err(),
-            store.find(&everything("x")).await.err().unwrap(),
+            store.find(&everything("x"), &Unpaced).await.err().unwrap(),
         ] {
             assert_eq!((told.class, told.reason), (class, reason), "{told}");
         }

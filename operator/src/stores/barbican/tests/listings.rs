@@ -15,6 +15,7 @@ use super::super::BarbicanSessions;
 use super::super::config::{BarbicanConfig, Limits};
 use super::super::testing::{gate, password, secret};
 use super::*;
+use crate::stores::pacing::Unpaced;
 use crate::stores::{Found, Outcome};
 
 #[tokio::test]
@@ -175,7 +176,13 @@ async fn a_search_is_not_answered_from_before_a_wish_for_news() {
         replaced(cloud);
         store.forget_listings();
     };
-    let (old, new) = while_held(&cloud, store.find(&query), wish, store.find(&query)).await;
+    let (old, new) = while_held(
+        &cloud,
+        store.find(&query, &Unpaced),
+        wish,
+        store.find(&query, &Unpaced),
+    )
+    .await;
     assert_eq!((found(old), found(new)), (id(1).place, id(REPLACED).place));
 }
 
@@ -196,7 +203,13 @@ async fn a_listing_that_others_wait_for_is_shared_only_while_it_is_young() {
         };
         let (store, query) = (open(), everything("a"));
         store.check().await.unwrap();
-        let (_, second) = while_held(&cloud, store.find(&query), replaced, store.find(&query)).await;
+        let (_, second) = while_held(
+            &cloud,
+            store.find(&query, &Unpaced),
+            replaced,
+            store.find(&query, &Unpaced),
+        )
+        .await;
         assert_eq!(found(second), answer.place, "a search, {age:?}");
 
         cloud.state().secrets[0].id = Uuid::from_u128(1);
@@ -221,7 +234,11 @@ async fn a_server_that_gives_ever_more_or_ever_less_comes_to_an_end() {
         let more = (from..from + 20_000).map(|n| secret(n, "more", 1));
         state.secrets.extend(more);
     });
-    let fault = cloud.store().find(&everything("name-")).await.unwrap_err();
+    let fault = cloud
+        .store()
+        .find(&everything("name-"), &Unpaced)
+        .await
+        .unwrap_err();
     assert_eq!(fault.reason, Reason::FindLimit);
     assert!(cloud.barbican.count("GET", "/v1/secrets") <= 3);
 
@@ -237,7 +254,7 @@ async fn a_server_that_gives_ever_more_or_ever_less_comes_to_an_end() {
             &json!({"secrets": [one], "total": 50_000}).to_string(),
         ))
     });
-    let fault = cloud.store().find(&everything("")).await.unwrap_err();
+    let fault = cloud.store().find(&everything(""), &Unpaced).await.unwrap_err();
     assert_eq!(fault.reason, Reason::FindLimit);
     assert_eq!(cloud.barbican.count("GET", "/v1/secrets"), 1);
 }
@@ -259,7 +276,7 @@ async fn names_that_fill_memory_are_refused() {
             &json!({"secrets": page, "total": 50_000}).to_string(),
         ))
     });
-    let fault = cloud.store().find(&everything("")).await.unwrap_err();
+    let fault = cloud.store().find(&everything(""), &Unpaced).await.unwrap_err();
     assert_eq!(fault.reason, Reason::RemoteTooLarge, "{fault}");
     assert!(cloud.barbican.count("GET", "/v1/secrets") < 200);
 }

@@ -7,6 +7,7 @@ use keyward_core::fault::Fault;
 use super::super::BarbicanSessions;
 use super::super::testing::{credential, gate, password, secret};
 use super::*;
+use crate::stores::pacing::Unpaced;
 use keyward_stand_ins::http::{Answer, Seen};
 
 fn silent(thing: &(impl Debug + ?Sized)) {
@@ -53,7 +54,7 @@ async fn no_fault_repeats_what_a_server_said() {
         quiet(&store.check().await.unwrap_err());
         quiet(&store.probe(&name("db")).await.unwrap_err());
         quiet(&store.read(&id(1)).await.err().unwrap());
-        quiet(&store.find(&everything("")).await.unwrap_err());
+        quiet(&store.find(&everything(""), &Unpaced).await.unwrap_err());
     }
 }
 

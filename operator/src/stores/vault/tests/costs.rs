@@ -43,7 +43,11 @@ async fn a_server_that_cannot_list_with_metadata_is_asked_once() {
     let store = store(&server);
     for _ in 0..2 {
         assert_eq!(
-            store.find(&query("app", &[("team", "a")])).await.unwrap().len(),
+            store
+                .find(&query("app", &[("team", "a")]), &Unpaced)
+                .await
+                .unwrap()
+                .len(),
             1
         );
     }
@@ -54,7 +58,7 @@ async fn a_server_that_cannot_list_with_metadata_is_asked_once() {
 async fn a_server_that_lists_with_metadata_needs_no_further_reads() {
     let server = tree(Product::OpenBao).await;
     let found = store(&server)
-        .find(&query("app", &[("team", "a")]))
+        .find(&query("app", &[("team", "a")]), &Unpaced)
         .await
         .unwrap();
     assert_eq!(found[0].name, "app/a");

@@ -5,8 +5,12 @@ use std::time::Instant;
 
 use futures::future::join_all;
 
+use chrono::TimeDelta;
+
 use super::*;
 use crate::stores::Reading;
+
+const HOUR: TimeDelta = TimeDelta::hours(1);
 
 #[tokio::test]
 async fn a_value_comes_exactly_as_it_is_spelled() {
@@ -37,7 +41,7 @@ type Make = fn() -> Answer;
 #[tokio::test]
 async fn faults_of_server_and_way_are_never_taken_for_an_absence() {
     let wait = Some(Duration::from_secs(7));
-    let cases: [(Make, Class, Reason, Option<Duration>); 6] = [
+    let cases: [(Make, Class, Reason, Option<Duration>); 7] = [
         (
             || Answer::json(429, "{}").with_header("retry-after", "7"),
             Class::Throttled,
@@ -69,6 +73,12 @@ async fn faults_of_server_and_way_are_never_taken_for_an_absence() {
             None,
         ),
         (
+            || Answer::json(404, r#"{"message":"no Route matched with those values"}"#),
+            Class::Transient,
+            Reason::StoreProtocol,
+            None,
+        ),
+        (
             || Answer::json(307, "").with_header("location", "http://127.0.0.1:1/"),
             Class::Transient,
             Reason::StoreProtocol,
@@ -93,6 +103,55 @@ async fn faults_of_server_and_way_are_never_taken_for_an_absence() {
 }
 
 #[tokio::test]
+async fn a_gateway_without_a_server_is_not_a_sealed_store() {
+    for body in ["<html>503 Service Unavailable", "{}", r#"{"sealed":false}"#] {
+        let server = vault(move |seen| (seen.path() == HEALTH).then(|| Answer::json(503, body))).await;
+        let fault = store(&server).check().await.unwrap_err();
+        let told = (fault.class, fault.reason);
+        assert_eq!(told, (Class::Transient, Reason::StoreUnavailable), "{body}");
+    }
+}
+
+/// Our clock is an hour ahead of the server's, which deletes the version in half an hour.
+#[tokio::test]
+async fn whether_a_deletion_has_come_is_for_the_servers_clock_to_say() {
+    let (server_time, deletion) = (
+        crate::runtime::clock::now() - HOUR,
+        crate::runtime::clock::now() - HOUR / 2,
+    );
+    let server = vault(move |seen| {
+        let version = json!({
+            "created_time": "2026-01-03T00:00:00Z", "custom_metadata": null, "destroyed": false,
+            "deletion_time": deletion.to_rfc3339(), "version": 3,
+        });
+        let answer = match seen.path() {
+            METADATA => json!({
+                "cas_required": false, "created_time": "2026-01-03T00:00:00Z", "current_version": 3,
+                "custom_metadata": null, "delete_version_after": "90m", "max_versions": 0, "oldest_version": 0,
+                "updated_time": "2026-01-03T00:00:00Z", "versions": {"3": version},
+            }),
+            DATA => json!({"data": {"password": "p"}, "metadata": version}),
+            _ => return None,
+        };
+        let date = server_time.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        Some(enveloped(&answer, &Value::Null).with_header("date", &date))
+    })
+    .await;
+    let store = store(&server);
+    let Ok(Probe::Current(version)) = store.probe(&at("app")).await else {
+        panic!("the server still has it")
+    };
+    assert_eq!(
+        version.expires.map(|at| at.timestamp()),
+        Some(deletion.timestamp())
+    );
+    let Ok(ReadOutcome::Value(reading)) = store.read(&at("app")).await else {
+        panic!("the server gives it")
+    };
+    assert_eq!(reading.version, version);
+}
+
+#[tokio::test]
 async fn a_slow_server_is_cut_off() {
     let server = vault(|seen| (seen.path() == METADATA).then_some(Answer::Hang)).await;
     let mut slow = config(&server);
@@ -112,8 +171,79 @@ async fn a_slow_server_is_cut_off() {
 async fn a_tree_without_an_end_is_given_up() {
     let endless = || enveloped(&json!({"keys": ["down/"]}), &Value::Null);
     let server = vault(move |seen| (seen.method == "LIST").then(endless)).await;
-    let fault = store(&server).find(&query("app", &[])).await.unwrap_err();
+    let fault = store(&server)
+        .find(&query("app", &[]), &Unpaced)
+        .await
+        .unwrap_err();
     assert_eq!(fault.reason, Reason::FindLimit);
+}
+
+/// Repeats what was one too many, without waiting.
+#[derive(Default)]
+struct Patient(AtomicUsize);
+
+impl Pacer for Patient {
+    fn turn(&self) -> BoxFuture<'_, ()> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Box::pin(std::future::ready(()))
+    }
+
+    fn ended(&self, _: Sent, fault: Option<&Fault>) -> bool {
+        fault.is_some_and(|fault| fault.reason == Reason::StoreThrottled)
+    }
+}
+
+#[tokio::test]
+async fn a_search_repeats_what_was_one_too_many_and_nothing_else() {
+    const LIST: &str = "/v1/secret/metadata/team";
+    let refusals = AtomicUsize::new(0);
+    let server = vault(move |seen| {
+        let limited = matches!(seen.path(), LIST | "/v1/secret/metadata/team/b");
+        let refused = limited && refusals.fetch_add(1, Ordering::SeqCst).is_multiple_of(2);
+        refused.then(|| Answer::json(429, "{}"))
+    })
+    .await;
+    for path in ["a", "b", "c"] {
+        server.write(&format!("secret/data/team/{path}"), &json!({"data": {}}));
+        let tags = json!({"custom_metadata": {"team": "x"}});
+        server.write(&format!("secret/metadata/team/{path}"), &tags);
+    }
+    let (store, pacer) = (store(&server), Patient::default());
+    let found = store
+        .find(&query("team", &[("team", "x")]), &pacer)
+        .await
+        .unwrap();
+    assert_eq!(found.len(), 3);
+    let sent = [
+        ("LIST", "/v1/secret/detailed-metadata/team", 1),
+        ("LIST", LIST, 2),
+        ("GET", "/v1/secret/metadata/team/a", 1),
+        ("GET", "/v1/secret/metadata/team/b", 2),
+        ("GET", "/v1/secret/metadata/team/c", 1),
+    ];
+    for (method, path, times) in sent {
+        assert_eq!(server.count(method, path), times, "{method} {path}");
+    }
+    assert_eq!(pacer.0.load(Ordering::SeqCst), 7, "each has a turn of its own");
+}
+
+#[tokio::test]
+async fn a_list_with_metadata_that_is_too_large_is_asked_for_by_names() {
+    let server = vault_of(Product::OpenBao, |_| None).await;
+    for number in 0..20 {
+        server.write(&format!("secret/data/team/{number:02}"), &json!({"data": {}}));
+        let tags = json!({"custom_metadata": {"team": "x", "note": "n".repeat(400)}});
+        server.write(&format!("secret/metadata/team/{number:02}"), &tags);
+    }
+    let mut small = config(&server);
+    small.transport.max_body = 4_000;
+    let store = VaultStore::new(small).unwrap();
+    let query = FindQuery {
+        limit: 20,
+        ..query("team", &[("team", "x")])
+    };
+    assert_eq!(store.find(&query, &Unpaced).await.unwrap().len(), 20);
+    assert_eq!(server.count("LIST", "/v1/secret/metadata/team"), 1);
 }
 
 #[tokio::test]

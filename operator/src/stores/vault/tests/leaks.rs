@@ -113,7 +113,13 @@ async fn no_type_no_fault_and_no_log_line_shows_a_credential_or_a_value() {
                 tags: BTreeMap::from([("a".into(), "b".into())]),
                 limit: 1,
             };
-            write!(shown, "{:?} {:?}", store.find(&query).await, store.check().await).unwrap();
+            write!(
+                shown,
+                "{:?} {:?}",
+                store.find(&query, &Unpaced).await,
+                store.check().await
+            )
+            .unwrap();
             store.close().await;
             write!(shown, "{store:?}").unwrap();
         }

@@ -5,6 +5,7 @@ mod costs;
 mod faults;
 mod leaks;
 mod logins;
+mod sessions;
 mod sharing;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use keyward_stand_ins::vault::{Product, ROOT_TOKEN, Vault};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::stores::pacing::{Sent, Unpaced};
 use crate::stores::transport::TransportOptions;
 use crate::stores::{JwtSource, Payload, RemoteVersion};
 

@@ -122,13 +122,13 @@ async fn any_difference_in_where_as_whom_or_over_which_trust_keeps_stores_apart(
     for (number, change) in changes.into_iter().enumerate() {
         let mut config = config(&server);
         change(&mut config);
-        let digest = sessions.0.digest(&config.session_key());
+        let digest = sessions.pool.digest(&config.session_key());
         assert!(seen.insert(digest), "difference {number} makes none");
     }
     let mut config = config(&server);
     config.mount = "another".into();
     config.kv_version = KvVersion::V1;
-    assert!(seen.contains(&sessions.0.digest(&config.session_key())));
+    assert!(seen.contains(&sessions.pool.digest(&config.session_key())));
 }
 
 #[tokio::test]
@@ -149,4 +149,40 @@ async fn a_refused_credential_is_refused_once_for_all_who_share_it() {
     }
     assert!(stores[0].check().await.is_err());
     assert_eq!(server.count("POST", LOGIN), 1);
+}
+
+#[tokio::test]
+async fn a_refusal_outlives_the_stores_that_met_it_until_the_server_has_forgotten_it() {
+    let server =
+        vault(|seen| (seen.path() == LOGIN).then(|| Answer::json(400, r#"{"errors":["invalid"]}"#))).await;
+    let sessions = VaultSessions::default();
+    // Each edit of a store, or of the Secret that it names, is a new store with the same credential.
+    for _ in 0..5 {
+        let store = opened(&sessions, &server, |_| ());
+        let fault = store.check().await.unwrap_err();
+        assert_eq!(fault.reason, Reason::CredentialRejected);
+        store.close().await;
+    }
+    assert_eq!(server.count("POST", LOGIN), 1);
+    let another = opened(&sessions, &server, |config| {
+        config.auth = VaultAuth::AppRole {
+            mount: "approle".into(),
+            role_id: "role".into(),
+            secret_id: "another".into(),
+        };
+    });
+    assert!(another.check().await.is_err());
+    assert_eq!(server.count("POST", LOGIN), 2, "that is another credential");
+
+    server.fail(|_| None);
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_mins(20)).await;
+    tokio::time::resume();
+    let store = opened(&sessions, &server, |_| ());
+    store.check().await.unwrap();
+    assert_eq!(
+        server.count("POST", LOGIN),
+        3,
+        "a lock-out does not outlive itself"
+    );
 }
