@@ -213,6 +213,7 @@ impl Room {
             stores.work(&room.store_queue, listed, work).await
         });
         supervisor.spawn("end of waves", Arc::clone(&self.sync).end_waves());
+        supervisor.spawn("end of places", Arc::clone(&self.sync).forget_places());
         let room = Arc::clone(self);
         supervisor.spawn("sweep", async move {
             room.health.until_listed(WATCHES).await;
@@ -308,6 +309,8 @@ impl Room {
 
     fn remove_store(&self, key: &StoreKey) {
         self.registry.remove(key);
+        // What is remembered of it goes as well.
+        self.enqueue_store(key, Instant::now());
         self.sync.wake(key);
     }
 
@@ -393,12 +396,15 @@ impl Room {
 
 /// A store whose health changed is looked at; one that works again, or may not be used any more, wakes its readers.
 fn listener(queue: Queue<StoreKey>, woken: Arc<OnceLock<Arc<SyncController>>>) -> HealthListener {
-    Arc::new(move |key, change| {
+    Arc::new(move |key, readers, change| {
         queue.add(key.clone(), Arc::from(key.to_string()), Instant::now());
         if change.wakes_readers()
             && let Some(sync) = woken.get()
         {
-            sync.wake(key);
+            match readers {
+                Some(namespace) => sync.wake_in(key, namespace),
+                None => sync.wake(key),
+            }
         }
     })
 }

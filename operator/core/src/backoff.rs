@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::fault::{Class, Fault};
-use crate::reason::Reason;
 
 /// A growing delay between two bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +21,12 @@ pub const LONGEST_REQUESTED: Duration = Duration::from_mins(10);
 const CLUSTER: Backoff = Backoff {
     first: Duration::from_secs(1),
     longest: Duration::from_secs(15),
+};
+
+/// For a store that may be back at any moment.
+const STORE: Backoff = Backoff {
+    first: Duration::from_millis(2_500),
+    longest: Duration::from_millis(2_500),
 };
 
 impl Backoff {
@@ -61,7 +66,7 @@ impl Backoff {
 #[must_use]
 pub fn delay_after(fault: &Fault, failures: u32, fraction: f64) -> Duration {
     let backoff = match fault.reason {
-        Reason::ClusterUnavailable | Reason::ClusterDenied => CLUSTER,
+        reason if reason.is_of_the_cluster() => CLUSTER,
         _ => Backoff::of(fault.class),
     };
     let own = backoff.delay(failures, fraction);
@@ -71,9 +76,25 @@ pub fn delay_after(fault: &Fault, failures: u32, fraction: f64) -> Duration {
     }
 }
 
+/// When a store is tried again after `fault`, the last of `failures` in a row.
+///
+/// What may pass is tried soon, however often it was: a trial is one request, and everything waits for the store. What only
+/// somebody can cure is tried ever more rarely.
+#[must_use]
+pub fn store_tried_after(fault: &Fault, failures: u32, fraction: f64) -> Duration {
+    if fault.may_pass() && !fault.reason.is_of_the_cluster() {
+        let spread = STORE.delay(1, fraction);
+        return fault
+            .retry_after
+            .map_or(spread, |asked| spread.max(asked.min(LONGEST_REQUESTED)));
+    }
+    delay_after(fault, failures, fraction)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reason::Reason;
     use proptest::prelude::*;
 
     const ALL: [Class; 8] = [
@@ -109,6 +130,26 @@ mod tests {
             let fault = Fault::new(class, reason, "x");
             assert_eq!(delay_after(&fault, 20, 1.0), Duration::from_secs(longest));
         }
+    }
+
+    #[test]
+    fn a_store_that_may_be_back_is_tried_soon_and_any_other_ever_more_rarely() {
+        let fault = |class, reason| Fault::new(class, reason, "x");
+        let down = fault(Class::Transient, Reason::StoreUnavailable);
+        let hidden = fault(Class::Denied, Reason::RemoteDenied);
+        let cluster = fault(Class::Transient, Reason::ClusterUnavailable);
+        for failures in [1, 5, 50] {
+            for fraction in [0.0, 0.5, 0.999] {
+                let wait = store_tried_after(&down, failures, fraction);
+                assert!(Duration::from_secs(1) < wait && wait < Duration::from_millis(2_501));
+            }
+            for fault in [&hidden, &cluster] {
+                let wait = store_tried_after(fault, failures, 0.3);
+                assert_eq!(wait, delay_after(fault, failures, 0.3));
+            }
+        }
+        let asked = down.with_retry_after(Some(Duration::from_secs(30)));
+        assert_eq!(store_tried_after(&asked, 1, 0.5), Duration::from_secs(30));
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub enum Reason {
     CredentialMissing,
     /// The ServiceAccount has not opted in to being used by Keyward.
     CredentialNotGranted,
-    /// The store refused the login; it is not repeated until the credential changes.
+    /// The store refused the login; it is repeated rarely, or not until the credential changes.
     CredentialRejected,
     /// The login is not sent yet: too many others of its user were refused, and the next could lock the user out.
     LoginDelayed,
@@ -188,6 +188,24 @@ impl Reason {
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|reason| reason.as_str() == name)
+    }
+
+    /// Whether this is about the credential that a reader brings, and says nothing of the store.
+    #[must_use]
+    pub fn is_of_the_credential(self) -> bool {
+        matches!(
+            self,
+            Self::CredentialMissing
+                | Self::CredentialNotGranted
+                | Self::CredentialRejected
+                | Self::LoginDelayed
+        )
+    }
+
+    /// Whether it was the Kubernetes API server that refused or failed.
+    #[must_use]
+    pub fn is_of_the_cluster(self) -> bool {
+        matches!(self, Self::ClusterUnavailable | Self::ClusterDenied)
     }
 
     /// Whether this is said of everything that reads from a store at once, because the store itself does not work.

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use keyward_core::fault::{Class, Fault};
+use keyward_core::backoff::{delay_after, store_tried_after};
+use keyward_core::fault::Fault;
 use keyward_core::reason::Reason;
 use keyward_crds::synced_secret::StoreKind;
 use keyward_crds::{ClusterSecretStore, SecretStore, StoreStatus};
@@ -23,6 +24,9 @@ use crate::stores::Outcome;
 /// A store that nobody reads from is tried this often, so that its condition is never stale for long.
 const IDLE_CHECK: Duration = Duration::from_mins(10);
 
+/// No store is looked at again sooner.
+const SOONEST: Duration = Duration::from_secs(1);
+
 /// What a pass needs.
 pub struct StoreController {
     /// The stores.
@@ -33,8 +37,18 @@ pub struct StoreController {
     pub events: EventRecorder,
     /// Counts.
     pub metrics: Arc<Metrics>,
-    /// As last written.
-    statuses: Mutex<HashMap<StoreKey, StoreStatus>>,
+    known: Mutex<HashMap<StoreKey, Known>>,
+}
+
+/// What is remembered of a store object between passes.
+#[derive(Default)]
+struct Known {
+    /// Of which object: another one may come by the name.
+    uid: String,
+    /// Its status as last written.
+    status: Option<StoreStatus>,
+    /// Failures in a row.
+    failures: u32,
 }
 
 impl StoreController {
@@ -51,7 +65,7 @@ impl StoreController {
             status,
             events,
             metrics,
-            statuses: Mutex::default(),
+            known: Mutex::default(),
         }
     }
 
@@ -67,19 +81,20 @@ impl StoreController {
         };
         self.count(key, outcome.as_ref().err());
         if outcome.as_ref().is_err_and(|fault| !fault.is_worth_telling()) {
-            return Some(Instant::now() + Duration::from_secs(1));
+            return Some(Instant::now() + SOONEST);
         }
+        let failures = self.failures_of(key, &slot, outcome.is_err());
         if let Err(fault) = self.write(key, &slot, outcome.as_ref().err()).await {
             tracing::warn!(store = %key, reason = %fault.reason.as_str(), "{fault}");
-            return Some(Instant::now() + Duration::from_secs(2));
+            return Some(Instant::now() + delay_after(&fault, failures, rand::random()));
         }
-        Some(Instant::now() + self.next_check(key, &slot, outcome.err()).await)
+        Some(Instant::now() + self.next_check(key, &slot, outcome.err(), failures).await)
     }
 
     async fn try_store(&self, slot: &Slot, store: &StoreObject) -> Outcome<()> {
+        self.registry.check_insecure(store)?;
         match &store.credentials {
-            // There is no credential to try it with; each reader brings its own.
-            CredentialHome::Consumer => Ok(()),
+            CredentialHome::Consumer => self.try_readers(slot).await,
             CredentialHome::Namespace(_) => {
                 let door = self.registry.door(slot, store, &store.home_for("")).await?;
                 door.check().await
@@ -87,12 +102,44 @@ impl StoreController {
         }
     }
 
-    async fn next_check(&self, key: &StoreKey, slot: &Slot, fault: Option<Fault>) -> Duration {
+    /// A store without a credential of its own is as good as its readers find it. What is wrong with the credential that
+    /// one of them brings is told at that one.
+    async fn try_readers(&self, slot: &Slot) -> Outcome<()> {
+        let of_the_store = |fault: &Fault| !fault.reason.is_of_the_credential();
+        for door in self.registry.doors_of(slot).await {
+            let tried = match door {
+                Ok(door) if door.failing().as_ref().is_some_and(of_the_store) => door.check().await,
+                Ok(_) => Ok(()),
+                Err(fault) => Err(fault),
+            };
+            if let Err(fault) = tried
+                && of_the_store(&fault)
+            {
+                return Err(fault);
+            }
+        }
+        Ok(())
+    }
+
+    /// How often in a row the store has failed by now.
+    fn failures_of(&self, key: &StoreKey, slot: &Slot, failed: bool) -> u32 {
+        self.remember(key, slot, |known| {
+            known.failures = if failed {
+                known.failures.saturating_add(1)
+            } else {
+                0
+            };
+            known.failures
+        })
+    }
+
+    async fn next_check(&self, key: &StoreKey, slot: &Slot, fault: Option<Fault>, failures: u32) -> Duration {
         let Some(fault) = fault else {
-            return until_expiry(slot).map_or(IDLE_CHECK, |left| left.min(IDLE_CHECK));
+            let expiry = until_expiry(slot).unwrap_or(IDLE_CHECK);
+            return expiry.clamp(SOONEST, IDLE_CHECK);
         };
         match fault.reason {
-            // The session says when it logs in again, if ever.
+            // The session says when it logs in again.
             Reason::CredentialRejected => fault.retry_after.unwrap_or(IDLE_CHECK),
             Reason::InsecureExpired => {
                 // What was built under the exception ends with it, and so does the use of what was read through it.
@@ -103,16 +150,12 @@ impl StoreController {
             | Reason::CredentialNotGranted
             | Reason::InsecureRefused
             | Reason::SpecInvalid => IDLE_CHECK,
-            _ if fault.class == Class::Transient && slot_is_unbuilt(&fault) => {
-                self.registry.retry(key).await;
-                Duration::from_secs(2)
-            }
-            _ => fault.retry_after.unwrap_or(Duration::from_secs(2)),
+            _ => store_tried_after(&fault, failures, rand::random()),
         }
     }
 
     async fn write(&self, key: &StoreKey, slot: &Slot, fault: Option<&Fault>) -> Outcome<()> {
-        let known = self.known().get(key).cloned();
+        let known = self.remember(key, slot, |known| known.status.clone());
         let seen = slot.object.as_ref().ok().and_then(|store| store.status.clone());
         let old = known.or(seen);
         let mut new = old.clone().unwrap_or_default();
@@ -152,7 +195,7 @@ impl StoreController {
         if changed && (fault.is_some() || old.is_some()) {
             self.publish(key, uid, fault, &message);
         }
-        self.known().insert(key.clone(), new);
+        self.remember(key, slot, |known| known.status = Some(new));
         Ok(())
     }
 
@@ -216,7 +259,7 @@ impl StoreController {
         let stores: Vec<_> = self.registry.all();
         let known = self.known();
         let ready = |key: &StoreKey, slot: &Slot| {
-            let status = known.get(key);
+            let status = known.get(key).and_then(|known| known.status.as_ref());
             let seen = slot.object.as_ref().ok().and_then(|store| store.status.as_ref());
             let conditions = &status.or(seen)?.conditions;
             let ready = conditions.iter().find(|condition| condition.type_ == "Ready")?;
@@ -235,8 +278,21 @@ impl StoreController {
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<StoreKey, StoreStatus>> {
-        self.statuses.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Looks at what is remembered of this very object.
+    fn remember<T>(&self, key: &StoreKey, slot: &Slot, change: impl FnOnce(&mut Known) -> T) -> T {
+        let mut known = self.known();
+        let known = known.entry(key.clone()).or_default();
+        if known.uid != slot.identity.uid {
+            *known = Known {
+                uid: slot.identity.uid.clone(),
+                ..Known::default()
+            };
+        }
+        change(known)
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<StoreKey, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -269,11 +325,6 @@ fn ready_message(slot: &Slot) -> String {
         }
         _ => "login and read access work".into(),
     }
-}
-
-/// A fault at the API server while a door was being built: nothing is wrong with the store itself.
-fn slot_is_unbuilt(fault: &Fault) -> bool {
-    fault.reason == Reason::ClusterUnavailable
 }
 
 fn implication(choice: InsecureChoice) -> &'static str {

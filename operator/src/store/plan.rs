@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use keyward_core::fault::{Class, Fault};
 use keyward_core::reason::Reason;
 use keyward_core::sync::grant::AccessRule;
@@ -46,10 +45,6 @@ impl InsecureChoice {
 pub struct StoreObject {
     /// Which object.
     pub key: StoreKey,
-    /// Its uid.
-    pub uid: String,
-    /// Its generation.
-    pub generation: i64,
     /// The environment it belongs to.
     pub environment: Option<String>,
     /// Vault or OpenBao.
@@ -80,7 +75,7 @@ impl StoreObject {
     #[must_use]
     pub fn of_namespace(key: StoreKey, store: SecretStore) -> Self {
         let home = CredentialHome::Namespace(Arc::clone(&key.object.namespace));
-        Self::new(key, store.metadata, store.spec.backend, home, None, store.status)
+        Self::new(key, store.spec.backend, home, None, store.status)
     }
 
     /// Takes over a `ClusterSecretStore`.
@@ -104,7 +99,6 @@ impl StoreObject {
             .collect::<Outcome<Vec<_>>>()?;
         Ok(Self::new(
             key,
-            store.metadata,
             store.spec.backend,
             credentials,
             Some(access.into()),
@@ -114,7 +108,6 @@ impl StoreObject {
 
     fn new(
         key: StoreKey,
-        metadata: ObjectMeta,
         backend: Backend,
         credentials: CredentialHome,
         access: Option<Arc<[AccessRule]>>,
@@ -122,8 +115,6 @@ impl StoreObject {
     ) -> Self {
         Self {
             key,
-            uid: metadata.uid.unwrap_or_default(),
-            generation: metadata.generation.unwrap_or_default(),
             environment: backend.environment,
             vault: backend.vault,
             barbican: backend.barbican,

@@ -3,6 +3,9 @@
 //! A door is built when it is first needed, once, whoever needs it first. A change of the store object or of
 //! anything it refers to puts its doors out of use; what reads through them then finds a new one.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -23,8 +26,8 @@ use crate::runtime::clock;
 use crate::runtime::metrics::{Metrics, Outcome as Counted};
 use crate::stores::Outcome;
 
-/// Hears of a store whose health changed.
-pub type HealthListener = Arc<dyn Fn(&StoreKey, HealthChange) + Send + Sync>;
+/// Hears of a store whose health changed, for the readers of one namespace or for all.
+pub type HealthListener = Arc<dyn Fn(&StoreKey, Option<&str>, HealthChange) + Send + Sync>;
 
 /// The stores that exist.
 pub struct StoreRegistry {
@@ -195,51 +198,67 @@ impl StoreRegistry {
             ));
         };
         let store = slot.object.as_ref().map_err(|fault| not_ready(key, fault))?;
-        let labels = self.labels(namespace);
-        let environment = labels.get(ENVIRONMENT_LABEL).map(String::as_str);
-        let reader = Reader {
-            namespace,
-            labels: &labels,
-            environment,
-        };
-        match &store.access {
-            Some(access) => drop(grant::decide(
-                access,
-                store.environment.as_deref(),
-                reader,
-                &[wanted(store, asked)],
-            )?),
-            None => grant::check_environment(store.environment.as_deref(), reader)?,
-        }
+        self.check_access(store, namespace, asked)?;
         self.door(&slot, store, &store.home_for(namespace))
             .await
             .map_err(|fault| not_ready(key, &fault))
     }
 
+    fn check_access(&self, store: &StoreObject, namespace: &str, asked: Asked<'_>) -> Outcome<()> {
+        if store.access.is_none() && store.environment.is_none() {
+            return Ok(());
+        }
+        let labels = self.labels(namespace)?;
+        let reader = Reader {
+            namespace,
+            labels: &labels,
+            environment: labels.get(ENVIRONMENT_LABEL).map(String::as_str),
+        };
+        let environment = store.environment.as_deref();
+        match &store.access {
+            Some(access) => drop(grant::decide(
+                access,
+                environment,
+                reader,
+                &[wanted(store, asked)],
+            )?),
+            None => grant::check_environment(environment, reader)?,
+        }
+        Ok(())
+    }
+
     /// The door of a store with the credentials of `home`, built if need be.
     ///
     /// # Errors
-    /// Why it cannot be built; the answer stands until the store or what it refers to changes, or [`Self::retry`].
+    /// Why it cannot be built. Where that is the cluster's doing, the next caller tries again; else the answer stands
+    /// until the store or what it refers to changes.
     pub async fn door(&self, slot: &Slot, store: &StoreObject, home: &ObjectKey) -> Built {
         self.check_insecure(store)?;
         let mut doors = slot.doors.lock().await;
         if let Some(built) = doors.get(&home.namespace) {
             return built.clone();
         }
-        let built = self.builder.build(store, home).await;
-        let built =
-            built.map(|door| Arc::new(LiveStore::new(door, self.pace, Box::new(self.observer(store)))));
-        if built.as_ref().is_err_and(Fault::may_pass) {
-            // The cluster did not answer: the next reader tries again.
-            return built;
-        }
+        let observer = self.observer(store, home);
+        let built = match self.builder.build(store, home).await {
+            Ok(door) => Ok(Arc::new(LiveStore::new(door, self.pace, Box::new(observer)))),
+            Err(fault) if fault.may_pass() || fault.reason.is_of_the_cluster() => return Err(fault),
+            Err(fault) => {
+                if observer.readers.is_some() {
+                    // Else it is the store's own controller that asks.
+                    observer.changed(HealthChange::Failed);
+                }
+                Err(fault)
+            }
+        };
         doors.insert(Arc::clone(&home.namespace), built.clone());
         built
     }
 
-    fn observer(&self, store: &StoreObject) -> Observer {
+    fn observer(&self, store: &StoreObject, home: &ObjectKey) -> Observer {
+        let of_consumer = store.credentials == CredentialHome::Consumer;
         Observer {
             key: store.key.clone(),
+            readers: of_consumer.then(|| Arc::clone(&home.namespace)),
             kind: if store.barbican.is_some() {
                 "barbican"
             } else {
@@ -269,22 +288,14 @@ impl StoreRegistry {
         self.all().iter().filter(|(_, slot)| uses(slot)).count()
     }
 
-    /// Puts a store's doors out of use, so that the next reader has them built anew.
-    pub async fn retry(&self, key: &StoreKey) {
-        if let Some(slot) = self.slot(key) {
-            let doors = std::mem::take(&mut *slot.doors.lock().await);
-            close(doors).await;
-        }
-    }
-
     /// Puts the doors of a store out of use that may not be used any more, and wakes who reads through them. Once there
     /// are none, nobody is woken again.
     pub async fn end(&self, key: &StoreKey) {
         let Some(slot) = self.slot(key) else { return };
         let had_doors = slot.doors.lock().await.values().any(Result::is_ok);
         if had_doors {
-            self.retry(key).await;
-            (self.listener)(key, HealthChange::Ended);
+            close(std::mem::take(&mut *slot.doors.lock().await)).await;
+            (self.listener)(key, None, HealthChange::Ended);
         }
     }
 
@@ -298,19 +309,27 @@ impl StoreRegistry {
             .cloned()
     }
 
+    /// The doors of a store that were asked for, and why those that could not be built were not.
+    pub async fn doors_of(&self, slot: &Slot) -> Vec<Outcome<Arc<LiveStore>>> {
+        slot.doors.lock().await.values().cloned().collect()
+    }
+
     /// The doors in use.
     pub async fn live(&self) -> HashSet<u64> {
         let mut live = HashSet::new();
         for (_, slot) in self.all() {
-            live.extend(slot.doors.lock().await.values().flatten().map(|door| door.id));
+            live.extend(self.doors_of(&slot).await.iter().flatten().map(|door| door.id));
         }
         live
     }
 
     /// Ends every session.
     pub async fn close(&self) {
-        let keys: Vec<_> = self.all().into_iter().map(|(key, _)| key).collect();
-        futures::future::join_all(keys.iter().map(|key| self.retry(key))).await;
+        let slots = self.all();
+        let farewells = slots.iter().map(async |(_, slot)| {
+            close(std::mem::take(&mut *slot.doors.lock().await)).await;
+        });
+        futures::future::join_all(farewells).await;
     }
 
     /// Every store.
@@ -323,15 +342,21 @@ impl StoreRegistry {
             .collect()
     }
 
-    fn labels(&self, namespace: &str) -> Arc<Labels> {
+    /// The labels of a namespace. One that the watch has not told of yet has not none: rules that exclude would let it in.
+    fn labels(&self, namespace: &str) -> Outcome<Arc<Labels>> {
         let namespaces = self.namespaces.read().unwrap_or_else(PoisonError::into_inner);
-        namespaces.get(namespace).cloned().unwrap_or_default()
+        namespaces.get(namespace).cloned().ok_or_else(|| {
+            let message = format!("the labels of namespace {namespace} are not known yet");
+            Fault::new(Class::Conflict, Reason::Conflict, message)
+        })
     }
 }
 
 /// Passes on what a store does.
 struct Observer {
     key: StoreKey,
+    /// The namespace whose objects alone read through the door; `None` where all do.
+    readers: Option<Arc<str>>,
     kind: &'static str,
     listener: HealthListener,
     metrics: Arc<Metrics>,
@@ -344,7 +369,7 @@ impl StoreObserver for Observer {
     }
 
     fn changed(&self, change: HealthChange) {
-        (self.listener)(&self.key, change);
+        (self.listener)(&self.key, self.readers.as_deref(), change);
     }
 }
 
@@ -358,7 +383,7 @@ fn wanted<'a>(store: &StoreObject, asked: Asked<'a>) -> Wanted<'a> {
 
 /// A store's own fault as those who wait for it see it.
 fn not_ready(key: &StoreKey, fault: &Fault) -> Fault {
-    let reason = if fault.reason.is_of_the_whole_store() {
+    let reason = if fault.reason.is_of_the_whole_store() || fault.reason.is_of_the_cluster() {
         fault.reason
     } else {
         Reason::StoreNotReady

@@ -110,15 +110,21 @@ impl SyncController {
         }
     }
 
-    /// Wipes the values of waves that have passed and forgets stores that are no longer in use, for ever.
+    /// Wipes the values of waves that have passed, for ever. Nothing here may wait for anything but the time.
     pub async fn end_waves(self: Arc<Self>) {
         let mut every_second = tokio::time::interval(Duration::from_secs(1));
-        for second in 1_u64.. {
+        loop {
             every_second.tick().await;
             self.reader.end_waves(Instant::now());
-            if second % 60 == 0 {
-                self.reader.keep_stores(&self.registry.live().await);
-            }
+        }
+    }
+
+    /// Forgets the places of stores that are no longer in use, for ever.
+    pub async fn forget_places(self: Arc<Self>) {
+        let mut every_minute = tokio::time::interval(Duration::from_mins(1));
+        loop {
+            every_minute.tick().await;
+            self.reader.keep_stores(&self.registry.live().await);
         }
     }
 
@@ -132,6 +138,15 @@ impl SyncController {
     pub fn wake(&self, store: &StoreKey) {
         for key in self.index.of_store(store) {
             self.enqueue(&key, Instant::now());
+        }
+    }
+
+    /// The same for the objects of one namespace.
+    pub fn wake_in(&self, store: &StoreKey, namespace: &str) {
+        for key in self.index.of_store(store) {
+            if *key.namespace == *namespace {
+                self.enqueue(&key, Instant::now());
+            }
         }
     }
 
