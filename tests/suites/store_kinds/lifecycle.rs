@@ -30,6 +30,7 @@ async fn a_store_deleted_while_used_leaves_the_secret(case: Case) -> Result<()> 
     let operator = scene.operator().await?;
     scene.synced_path("db", "apps/db").await?;
     scene.ready("db").await?;
+    scene.store_reason("vault", "StoreReady").await?;
     scene
         .api::<SecretStore>()
         .delete("vault", &DeleteParams::default())
@@ -38,6 +39,8 @@ async fn a_store_deleted_while_used_leaves_the_secret(case: Case) -> Result<()> 
     scene.holds("db", &[("password", "first")]).await?;
     scene.store("vault", &scene.vault_spec()).await?;
     scene.ready("db").await?;
+    // Of that name something was told before, and of that object nothing yet.
+    scene.store_reason("vault", "StoreReady").await?;
     Ok(())
 }
 

@@ -60,7 +60,8 @@ async fn a_search_takes_what_its_conditions_say(case: Case) -> Result<()> {
         ),
         (
             "tags",
-            json!({"prefix": "apps", "tags": {"tier": "front"}}),
+            // The cap is on what matches, and not on what is looked through for it.
+            json!({"prefix": "apps", "tags": {"tier": "front"}, "max": 1}),
             vec![("apps_web_tls", "apps/web/tls")],
         ),
     ];
@@ -114,8 +115,14 @@ async fn a_new_match_arrives_and_an_empty_search_keeps_everything(case: Case) ->
 
 async fn a_search_over_its_cap_keeps_the_last_value(case: Case) -> Result<()> {
     let scene = Scene::new(&case, Kv::V2).await?;
+    let tag = async |place| {
+        let tags = BTreeMap::from([("tier", "front")]);
+        let api = scene.vault.api();
+        api.set_custom_metadata(&scene.mount, place, &tags).await
+    };
     for place in ["apps/one", "apps/two"] {
         scene.write(place, &json!({"v": place})).await?;
+        tag(place).await?;
     }
     let operator = scene.operator().await?;
     let cases = [
@@ -129,12 +136,18 @@ async fn a_search_over_its_cap_keeps_the_last_value(case: Case) -> Result<()> {
             json!({"prefix": "apps", "pattern": ".*", "max": 2}),
             "3 places match and at most 2 are allowed",
         ),
+        (
+            "tags",
+            json!({"prefix": "apps", "tags": {"tier": "front"}, "max": 2}),
+            "3 places match and at most 2 are allowed",
+        ),
     ];
     for (name, find, _) in &cases {
         scene.synced(name, &searching(find)).await?;
         scene.ready(name).await?;
     }
     scene.write("apps/three", &json!({"v": "3"})).await?;
+    tag("apps/three").await?;
     for (name, _, words) in cases {
         scene.told(&operator, name, "FindLimit", words).await?;
         let held = scene.values(name).await?.unwrap_or_default();
@@ -145,8 +158,10 @@ async fn a_search_over_its_cap_keeps_the_last_value(case: Case) -> Result<()> {
         .api()
         .delete_metadata(&scene.mount, "apps/three")
         .await?;
-    scene.ready("plain").await?;
-    scene.ready("pattern").await.map(drop)
+    for name in ["plain", "pattern", "tags"] {
+        scene.ready(name).await?;
+    }
+    Ok(())
 }
 
 async fn a_search_of_kv_version_1_works_by_prefix(case: Case) -> Result<()> {

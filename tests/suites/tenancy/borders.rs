@@ -255,7 +255,7 @@ async fn a_consumer_that_was_refused_is_let_in_once_the_store_admits_it(case: Ca
 }
 
 /// A cluster store `shared` whose consumers log in as themselves, with two tenants of which it admits the first.
-async fn tenants_of_one_store(scene: &Scene<'_>) -> Result<(&'static str, &'static str)> {
+pub(super) async fn tenants_of_one_store(scene: &Scene<'_>) -> Result<(&'static str, &'static str)> {
     scene.write("shared/banner", &json!({"value": "for all"})).await?;
     let (first, second) = ("tenant-one", "tenant-two");
     for namespace in [first, second] {

@@ -3,6 +3,7 @@
 //! These tests run an operator for the whole cluster, so each has a control plane of its own.
 
 mod borders;
+mod consumers;
 mod grants;
 mod rights;
 
@@ -20,6 +21,7 @@ use crate::scene::{self, AUDIENCE, SOON, Scene, ready_of};
 pub(super) fn register(suite: &mut Suite) {
     grants::register(suite);
     borders::register(suite);
+    consumers::register(suite);
     rights::register(suite);
 }
 

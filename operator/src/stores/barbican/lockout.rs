@@ -368,7 +368,7 @@ mod tests {
     #[test]
     fn only_a_password_that_was_judged_is_never_repeated() {
         for (refusal, stakes, repeat) in [
-            (Refusal::Rejected(fault()), Stakes::LocksOut, Repeat::Counted),
+            (Refusal::Rejected(fault()), Stakes::LocksOut, Repeat::Never),
             (Refusal::Rejected(fault()), Stakes::Harmless, Repeat::Harmless),
             (Refusal::Doubtful(fault()), Stakes::LocksOut, Repeat::Harmless),
             (Refusal::Unjudged(fault()), Stakes::LocksOut, Repeat::Harmless),

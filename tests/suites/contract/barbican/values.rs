@@ -228,8 +228,9 @@ async fn a_search_goes_by_prefix_and_tags_up_to_its_limit(server: Server) -> Res
         Some(7)
     );
     assert_eq!(
-        names(&found(&store, "", &[("TEAM", "a")], 9).await?),
-        ["apps/a", "apps/b"]
+        names(&found(&store, "", &[("TEAM", "a")], 2).await?),
+        ["apps/a", "apps/b"],
+        "the limit is on what carries the tags"
     );
     ensure!(
         found(&store, "", &[("team", "a"), ("x", "y")], 9)
@@ -237,12 +238,14 @@ async fn a_search_goes_by_prefix_and_tags_up_to_its_limit(server: Server) -> Res
             .is_empty()
     );
     ensure!(found(&store, "nowhere/", &[], 9).await?.is_empty());
-    let fault = store
-        .find(&query("apps/", &[], 1), &Unpaced)
-        .await
-        .err()
-        .context("two are more than one")?;
-    assert_eq!((fault.class, fault.reason), (Class::Permanent, Reason::FindLimit));
+    for tags in [&[][..], &[("team", "a")]] {
+        let fault = store
+            .find(&query("apps/", tags, 1), &Unpaced)
+            .await
+            .err()
+            .context("two are more than one")?;
+        assert_eq!((fault.class, fault.reason), (Class::Permanent, Reason::FindLimit));
+    }
     Ok(())
 }
 
