@@ -191,6 +191,7 @@ pub struct Find {
 /// The Secret to write.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("!(has(self.template) && has(self.template.type)) || self.type == 'Opaque'", "`type` and `template.type` exclude each other"))]
 pub struct Target {
     /// Its name; the object's own without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -223,6 +224,10 @@ pub struct Template {
     /// Also keep the keys of the sources beside those of `data`.
     #[serde(default)]
     pub keep_sources: bool,
+    /// Type of the Secret, a template; in place of `target.type`.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub type_: Option<String>,
     /// Labels of the Secret, each a template.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64))]
@@ -393,6 +398,9 @@ pub struct WrittenSecret {
     pub generation: i64,
     /// How many keys are ours.
     pub keys: i32,
+    /// Their names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub key_names: Vec<String>,
     /// When the content last changed.
     pub changed_at: DateTime<Utc>,
 }
@@ -403,6 +411,9 @@ pub struct WrittenSecret {
 pub struct AcceptedVersion {
     /// Index of the source in the spec.
     pub source: i32,
+    /// Digest of what the source asks for: a source that asks for something else begins anew.
+    #[serde(default)]
+    pub asked: String,
     /// Which place, where the source is a search.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<String>,
@@ -418,6 +429,18 @@ pub struct AcceptedVersion {
     /// When the store stops serving it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<DateTime<Utc>>,
+    /// The store reported the value gone, and its keys were removed; the version is the last one before that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone: Option<Gone>,
+}
+
+/// The ways in which a store can report a value gone that let keys be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Gone {
+    /// Deleted; it may come back.
+    Deleted,
+    /// Destroyed for good.
+    Destroyed,
 }
 
 /// How far the consumers have come.

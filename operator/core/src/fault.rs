@@ -10,6 +10,9 @@ use std::time::Duration;
 use crate::reason::Reason;
 use crate::shown::on_one_line;
 
+/// So many conflicts in a row are no longer a coincidence.
+const LASTING: u32 = 5;
+
 /// How a fault should be treated, independent of which system produced it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
@@ -93,11 +96,11 @@ impl Fault {
         self
     }
 
-    /// Whether anybody should hear of it: where something moved underneath, the next attempt plans anew, and there is
-    /// nothing to tell yet.
+    /// Whether anybody should hear of it, the last of `failures` in a row: where something moved underneath, the next
+    /// attempt plans anew, and there is nothing to tell unless that goes on and on.
     #[must_use]
-    pub fn is_worth_telling(&self) -> bool {
-        self.class != Class::Conflict
+    pub fn is_worth_telling(&self, failures: u32) -> bool {
+        self.class != Class::Conflict || failures >= LASTING
     }
 
     /// Whether time alone may cure it.
@@ -138,9 +141,10 @@ mod tests {
             fault.to_string(),
             "reading `apps/db` was denied by the store; grant `read` on the path to the role"
         );
-        assert!(!fault.may_pass() && fault.is_worth_telling());
+        assert!(!fault.may_pass() && fault.is_worth_telling(1));
         let moved = Fault::new(Class::Conflict, Reason::Conflict, "it changed");
-        assert!(moved.may_pass() && !moved.is_worth_telling());
+        assert!(moved.may_pass() && !moved.is_worth_telling(LASTING - 1));
+        assert!(moved.is_worth_telling(LASTING), "it does not get through");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 /// The shortest interval that is kept; anything shorter counts as this.
 pub const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often a rollout is looked at in case the watch of its consumers missed something.
+/// How often a rollout is looked at; a watch of its consumers reports it, and this is a safety net.
 pub const ROLLOUT_LOOK: Duration = Duration::from_mins(1);
 
 /// The grid of instants at which one path is looked at.
@@ -55,12 +55,11 @@ impl RefreshGrid {
     }
 }
 
-/// When an object is due again after a pass that did not fail; `None` where nothing is due. A rollout that moves is
-/// reported by a watch; looking again is a safety net.
+/// When an object is due again after a pass that did not fail: at the first of what it waits for; `None` where it waits
+/// for nothing.
 #[must_use]
-pub fn due_again(next_look: Option<Duration>, rolling: bool) -> Option<Duration> {
-    let rollout = rolling.then_some(ROLLOUT_LOOK);
-    next_look.into_iter().chain(rollout).min()
+pub fn due_again(waits: impl IntoIterator<Item = Option<Duration>>) -> Option<Duration> {
+    waits.into_iter().flatten().min()
 }
 
 #[cfg(test)]
@@ -100,17 +99,10 @@ mod tests {
     }
 
     #[test]
-    fn a_rollout_is_looked_at_soon() {
+    fn the_first_of_what_is_waited_for_counts() {
         let (soon, late) = (Duration::from_secs(5), Duration::from_hours(1));
-        for (next_look, rolling, due) in [
-            (None, false, None),
-            (Some(late), false, Some(late)),
-            (None, true, Some(ROLLOUT_LOOK)),
-            (Some(late), true, Some(ROLLOUT_LOOK)),
-            (Some(soon), true, Some(soon)),
-        ] {
-            assert_eq!(due_again(next_look, rolling), due);
-        }
+        assert_eq!(due_again([None, None]), None);
+        assert_eq!(due_again([Some(late), None, Some(soon)]), Some(soon));
     }
 
     #[test]

@@ -80,7 +80,7 @@ impl StoreController {
             Ok(store) => self.try_store(&slot, store).await,
         };
         self.count(key, outcome.as_ref().err());
-        if outcome.as_ref().is_err_and(|fault| !fault.is_worth_telling()) {
+        if outcome.as_ref().is_err_and(|fault| !fault.is_worth_telling(1)) {
             return Some(Instant::now() + SOONEST);
         }
         let failures = self.failures_of(key, &slot, outcome.is_err());

@@ -119,12 +119,12 @@ impl SyncController {
         }
     }
 
-    /// Forgets the places of stores that are no longer in use, for ever.
+    /// Forgets what was seen through stores that are no longer in use, and what nobody asks about, for ever.
     pub async fn forget_places(self: Arc<Self>) {
         let mut every_minute = tokio::time::interval(Duration::from_mins(1));
         loop {
             every_minute.tick().await;
-            self.reader.keep_stores(&self.registry.live().await);
+            self.reader.forget(&self.registry.live().await, Instant::now());
         }
     }
 
@@ -150,10 +150,11 @@ impl SyncController {
         }
     }
 
-    /// Asks for a pass over the objects behind Secrets that are ours by their mark and belong to no object any more.
+    /// Asks for a pass over the objects behind Secrets that are ours by their mark and that no object keeps any more.
     pub fn sweep(&self) {
         for (owner, secret) in self.writer.secrets.owned() {
             if self.index.is_abandoned(&secret, &owner) {
+                self.index.untidy(&owner);
                 self.enqueue(&owner, Instant::now());
             }
         }
@@ -171,6 +172,7 @@ impl SyncController {
             registry: &self.registry,
             reader: &self.reader,
             writer: &self.writer,
+            workloads: &self.workloads,
             fingerprints: &self.fingerprints,
             key,
             object: &object,
@@ -193,10 +195,10 @@ impl SyncController {
                     self.enqueue(key, pass.at + next);
                 }
             }
-            Err(Failed { fault, stuck }) => {
+            Err(Failed { fault, conclusion }) => {
                 self.metrics.reconciled(KIND, Counted::Failure);
                 self.metrics.failed(KIND, fault.reason);
-                let failures = record.failure(&memory, &fault, stuck).await;
+                let failures = record.failure(&fault, conclusion).await;
                 self.again(key, &fault, failures);
             }
         }

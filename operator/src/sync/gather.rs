@@ -10,8 +10,7 @@ use keyward_core::sync::fields::{Extraction, FieldSelection};
 use keyward_core::sync::find;
 use keyward_core::sync::grant::Wanted as Granted;
 use keyward_core::sync::keys::DataKey;
-use keyward_core::sync::lineage::{self, Accepted, Offered, Origin};
-use keyward_core::sync::version::SeenVersion;
+use keyward_core::sync::lineage::{self, Accepted, Given, Offered, Origin, Shown};
 use tokio::time::Instant;
 
 use super::plan::{Plan, SourcePlan, Wanted};
@@ -77,16 +76,6 @@ impl<'a> Readings<'a> {
         Self { values, gone }
     }
 
-    /// The versions of the values, to be compared with later looks.
-    pub(super) fn versions(&self) -> Vec<Accepted> {
-        let versions = self.values.iter().map(|(target, reading)| Accepted {
-            origin: target.origin.clone(),
-            version: translate::seen(&reading.version),
-            expires: None,
-        });
-        versions.collect()
-    }
-
     /// The versions of the values.
     pub(super) fn offered(&self) -> impl Iterator<Item = Offered<'_>> {
         self.values.iter().map(|(target, reading)| Offered {
@@ -97,15 +86,38 @@ impl<'a> Readings<'a> {
     }
 }
 
-/// The version that each place shows, where it shows one.
+/// What each place shows.
 pub(super) fn shown<'a>(
     targets: &'a [Target],
     looks: &'a [Look],
-) -> impl Iterator<Item = (&'a Origin, Option<SeenVersion>)> {
+) -> impl Iterator<Item = (&'a Origin, Shown)> {
+    let shown = |look: &Look| match &look.probe {
+        Probe::Current(version) => Shown::Version(translate::seen(version)),
+        Probe::Absent(absence) => Shown::Gone(*absence),
+        Probe::NeedsRead => Shown::Unknown,
+    };
     targets
         .iter()
         .zip(looks)
-        .map(|(target, look)| (&target.origin, version_in(look)))
+        .map(move |(target, look)| (&target.origin, shown(look)))
+}
+
+/// What each place gave, to be remembered.
+pub(super) fn given<'a>(
+    targets: &'a [Target],
+    shared: &'a [SharedReading],
+) -> impl Iterator<Item = (Origin, Given)> {
+    let given = |shared: &SharedReading| match shared.outcome.as_ref() {
+        ReadOutcome::Value(Reading { version, .. }) => Given::Value {
+            version: translate::seen(version),
+            expires: version.expires,
+        },
+        ReadOutcome::Absent(absence) => Given::Gone(*absence),
+    };
+    targets
+        .iter()
+        .zip(shared)
+        .map(move |(target, shared)| (target.origin.clone(), given(shared)))
 }
 
 /// The places that look empty.
@@ -125,13 +137,32 @@ pub(super) fn empty<'a>(targets: &'a [Target], looks: &'a [Look]) -> impl Iterat
 
 /// The versions that the places show, as they would be taken.
 pub(super) fn offered<'a>(targets: &'a [Target], looks: &'a [Look]) -> impl Iterator<Item = Offered<'a>> {
-    targets.iter().zip(looks).filter_map(|(target, look)| {
-        Some(Offered {
-            origin: &target.origin,
-            label: &target.label,
-            version: version_in(look)?,
+    targets
+        .iter()
+        .zip(looks)
+        .filter_map(|(target, look)| match &look.probe {
+            Probe::Current(version) => Some(Offered {
+                origin: &target.origin,
+                label: &target.label,
+                version: translate::seen(version),
+            }),
+            Probe::Absent(_) | Probe::NeedsRead => None,
         })
-    })
+}
+
+/// The first place whose keys were removed, as messages put it; `None` where every place gave a value.
+pub(super) fn removed(plan: &Plan, accepted: &[Accepted]) -> Option<String> {
+    let gone = accepted.iter().find(|accepted| accepted.gone.is_some())?;
+    let found = found_before(gone).map(|found| found.shown());
+    let label = found.or_else(|| {
+        let mut sources = plan.sources.iter();
+        let source = sources.find(|source| source.id == gone.origin.asked)?;
+        match &source.wanted {
+            Wanted::One(at) => Some(at.place.to_string()),
+            Wanted::Search { .. } => None,
+        }
+    });
+    Some(gone.gone?.of(label.as_deref().unwrap_or("a value")))
 }
 
 /// The store of each source, where the namespace may read what the source asks for. Nothing is sent to a store.
@@ -151,17 +182,24 @@ pub(super) async fn doors(
     Ok(doors)
 }
 
-/// Resolves every source to places behind its door, in the order of the sources.
+/// Resolves every source to places behind its door, in the order of the sources. `since` says for each source how new
+/// the answer must be.
 ///
 /// # Errors
 /// `RemoteNotFound` where a search gives nothing: an empty result is never taken for an order to remove keys.
-pub(super) async fn resolve(plan: &Plan, doors: &[Arc<LiveStore>]) -> Outcome<Vec<Target>> {
+pub(super) async fn resolve(
+    reader: &Reader,
+    plan: &Plan,
+    doors: &[Arc<LiveStore>],
+    since: &[Instant],
+) -> Outcome<Vec<Target>> {
     let mut targets = Vec::new();
-    for (index, (source, store)) in plan.sources.iter().zip(doors).enumerate() {
+    for (index, ((source, store), since)) in plan.sources.iter().zip(doors).zip(since).enumerate() {
         match &source.wanted {
             Wanted::One(at) => targets.push(Target {
                 origin: Origin {
                     source: index,
+                    asked: source.id.clone(),
                     found_as: None,
                 },
                 store: Arc::clone(store),
@@ -170,8 +208,8 @@ pub(super) async fn resolve(plan: &Plan, doors: &[Arc<LiveStore>]) -> Outcome<Ve
                 label: at.place.to_string(),
             }),
             Wanted::Search { query, pattern, max } => {
-                let listed = store.find(query).await?;
-                let listed = listed.into_iter().map(|found| (found.name.clone(), found));
+                let listed = reader.find(store, query, *since).await?;
+                let listed = listed.iter().map(|found| (found.name.clone(), found.clone()));
                 let matching = find::select(listed, pattern.as_ref(), *max)?;
                 if matching.is_empty() {
                     return Err(nothing_found(index));
@@ -187,7 +225,7 @@ pub(super) async fn resolve(plan: &Plan, doors: &[Arc<LiveStore>]) -> Outcome<Ve
 
 /// Asks singly about the places that were accepted from a search and that it lists no more.
 ///
-/// One that is there after all joins `targets`, unless the search is by tags: then the store has said that it does not
+/// One that is there after all joins `targets` among those of its source, unless the search is by tags: then the store has said that it does not
 /// carry them any more.
 pub(super) async fn lost(
     reader: &Reader,
@@ -195,25 +233,25 @@ pub(super) async fn lost(
     doors: &[Arc<LiveStore>],
     accepted: &[Accepted],
     targets: &mut Vec<Target>,
-    since: Instant,
+    since: &[Instant],
 ) -> Outcome<Vec<Lost>> {
-    let listed = targets.iter().map(|target| &target.origin).collect();
-    let missing = lineage::lost(accepted, &listed, |accepted| {
-        let source = plan.sources.get(accepted.origin.source);
-        let found = found_before(accepted);
-        source.is_some_and(|source| found.is_some_and(|found| source.asks_for(&found)))
-    });
+    let searched = |accepted: &Accepted| {
+        let found = found_before(accepted)?;
+        let asks = |source: &SourcePlan| source.id == accepted.origin.asked && source.asks_for(&found);
+        let index = plan.sources.iter().position(asks)?;
+        Some((index, found))
+    };
+    let listed = targets.iter().map(|target| &target.origin);
+    let missing = lineage::lost(accepted, listed, |accepted| searched(accepted).is_some());
     let mut lost = Vec::new();
     for accepted in missing {
-        let index = accepted.origin.source;
-        let (Some(found), Some(source), Some(store)) =
-            (found_before(accepted), plan.sources.get(index), doors.get(index))
-        else {
+        let Some((index, found)) = searched(accepted) else {
             continue;
         };
+        let (source, store) = (&plan.sources[index], &doors[index]);
         let key = DataKey::from_remote_name(&found.name)?;
         let target = found_target(index, store, source, &key, found.clone());
-        match what_is_there(reader, &target, since).await? {
+        match what_is_there(reader, &target, since[index]).await? {
             Some(absence) => lost.push(Lost {
                 label: found.shown(),
                 called: accepted.called().unwrap_or(found.name),
@@ -223,14 +261,20 @@ pub(super) async fn lost(
             None => targets.push(target),
         }
     }
+    // Which source comes first decides which of two equal keys wins.
+    targets.sort_by_key(|target| target.origin.source);
     Ok(lost)
 }
 
 /// Asks what is at each place. How many are asked at once is the store's own bound.
-pub(super) async fn look_at_all(reader: &Reader, targets: &[Target], since: Instant) -> Outcome<Vec<Look>> {
+pub(super) async fn look_at_all(
+    reader: &Reader,
+    targets: &[Target],
+    since: &[Instant],
+) -> Outcome<Vec<Look>> {
     let mut asked = Vec::with_capacity(targets.len());
     for target in targets {
-        asked.push(look_at(reader, target, since));
+        asked.push(look_at(reader, target, since[target.origin.source]));
     }
     try_join_all(asked).await
 }
@@ -246,13 +290,6 @@ pub(super) async fn read_all(
         asked.push(read_at(reader, target, *since));
     }
     try_join_all(asked).await
-}
-
-fn version_in(look: &Look) -> Option<SeenVersion> {
-    match &look.probe {
-        Probe::Current(version) => Some(translate::seen(version)),
-        Probe::Absent(_) | Probe::NeedsRead => None,
-    }
 }
 
 /// How a place is without a value; `None` where it has one.
@@ -288,12 +325,13 @@ fn found_target(
         key: key.as_str().to_owned(),
     };
     Target {
+        label: found.shown(),
         origin: Origin {
             source: index,
+            asked: source.id.clone(),
             found_as: Some(found.name),
         },
         store: Arc::clone(store),
-        label: found.place.to_string(),
         at: RemoteRef {
             place: found.place,
             version: None,
@@ -305,11 +343,12 @@ fn found_target(
     }
 }
 
-/// What a search found when this version was accepted: a store that gives identities is asked by them.
+/// What a search found when this version was accepted. It is asked for by the name that access rules know, and not by
+/// an identity: whoever may write a status could put another's there.
 fn found_before(accepted: &Accepted) -> Option<Found> {
     let name = accepted.origin.found_as.clone()?;
     let place = match &accepted.version.id {
-        Some(id) => Place::Uuid(id.clone()),
+        Some(_) => Place::Name(name.clone()),
         None => Place::Path(name.clone()),
     };
     Some(Found {

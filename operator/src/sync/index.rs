@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use chrono::{DateTime, Utc};
 use keyward_core::fault::Fault;
 use keyward_core::sync::lineage::Accepted;
+use keyward_core::sync::told::State;
 use keyward_crds::SyncedSecret;
 use keyward_crds::synced_secret::{ConsumerKind, SyncedSecretStatus};
 use tokio::time::Instant;
@@ -41,17 +42,22 @@ pub struct Memory {
     pub failures: u32,
     /// When the present run of failures began.
     pub failing_since: Option<DateTime<Utc>>,
-    /// The last failure, where it came after the values were had and rests on them.
-    pub stuck: Option<Arc<Stuck>>,
+    /// What the last pass came to, where it rests on the values that it had.
+    pub conclusion: Option<Arc<Conclusion>>,
     /// uid and resourceVersion of the Secret that was last seen to hold what we wrote.
     pub intact: Option<(Box<str>, Box<str>)>,
+    /// The generation whose pass has given up what the object had in other Secrets.
+    pub tidied: Option<i64>,
+    /// Refused restarts of consumers in a row.
+    pub refused_restarts: u32,
 }
 
-/// A failure that the same values, object and Secret would bring about again.
+/// What the same values, object and Secret would bring about again: a failure, or something else than a Secret that
+/// holds the values.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Stuck {
-    /// The failure.
-    pub fault: Fault,
+pub struct Conclusion {
+    /// It.
+    pub result: Result<State, Fault>,
     /// The object's generation.
     pub generation: Option<i64>,
     /// Its annotations: some of them give consent.
@@ -194,7 +200,8 @@ impl SyncIndex {
         !stays && !inner.by_target.of(secret).contains(owner)
     }
 
-    /// The queue's lane of an object: that of the first of its stores.
+    /// The queue's lane of an object: that of its store. One with several stores has a lane in common with those that
+    /// have the same ones, so that a slow one of them holds up nobody who does without it.
     #[must_use]
     pub fn lane(&self, key: &ObjectKey) -> Option<Arc<str>> {
         let inner = self.lock();
@@ -207,6 +214,13 @@ impl SyncIndex {
             && *entry.uid == *uid
         {
             change(&mut entry.memory);
+        }
+    }
+
+    /// Has the next pass over an object look for what it has in other Secrets.
+    pub fn untidy(&self, key: &ObjectKey) {
+        if let Some(entry) = self.lock().objects.get_mut(key) {
+            entry.memory.tidied = None;
         }
     }
 
@@ -287,14 +301,18 @@ impl SyncIndex {
 }
 
 impl Inner {
-    /// One text for all objects of a store.
     fn lane_of(&self, key: &ObjectKey, object: &SyncedSecret) -> Arc<str> {
-        let Some(store) = stores_of(key, object).into_iter().next() else {
-            return Arc::from("");
-        };
-        match self.by_store.get(&store) {
-            Some(users) => Arc::clone(&users.lane),
-            None => lane(&store),
+        let stores: Vec<StoreKey> = stores_of(key, object).into_iter().collect();
+        match stores.as_slice() {
+            // One text for all objects of a store.
+            [store] => match self.by_store.get(store) {
+                Some(users) => Arc::clone(&users.lane),
+                None => lane(store),
+            },
+            stores => {
+                let names: Vec<String> = stores.iter().map(StoreKey::to_string).collect();
+                Arc::from(names.join(" and "))
+            }
         }
     }
 

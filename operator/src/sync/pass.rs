@@ -9,23 +9,23 @@ use chrono::{DateTime, Utc};
 use keyward_core::fault::Fault;
 use keyward_core::sync::absence::{Gone, Settlement};
 use keyward_core::sync::fingerprint::FingerprintKey;
-use keyward_core::sync::freshness::{self, LastLook, Occasion};
+use keyward_core::sync::freshness::{self, Held, LastLook, Occasion};
 use keyward_core::sync::lineage::{self, Accepted, Offered};
 use keyward_core::sync::observe;
 use keyward_core::sync::ownership::Deed;
 use keyward_core::sync::told::State;
-use keyward_core::sync::version::Consent;
 use keyward_crds::SyncedSecret;
 use keyward_crds::synced_secret::{Mode, RefreshPolicy, SyncedSecretStatus, WrittenSecret};
 use tokio::time::Instant;
 
 use super::gather::{self, Lost, Readings};
-use super::index::{Memory, Stuck};
+use super::index::{Conclusion, Memory};
 use super::plan::{self, Plan};
 use super::reader::{Reader, WAVE_AGE};
-use super::render;
+use super::render::{self, Rendered};
+use super::rollout::{self, WorkloadIndex};
 use super::translate;
-use super::turn::{Turn, TurnClock};
+use super::turn::{TurnClock, Turns};
 use super::write::{SecretState, Writer};
 use crate::cluster::ObjectKey;
 use crate::store::{LiveStore, StoreRegistry};
@@ -39,6 +39,8 @@ pub(super) struct Pass<'a> {
     pub reader: &'a Reader,
     /// Writes the Secret.
     pub writer: &'a Writer,
+    /// The workloads, to tell which of them a change would restart.
+    pub workloads: &'a WorkloadIndex,
     /// The key of all fingerprints.
     pub fingerprints: &'a FingerprintKey,
     /// The object's name.
@@ -51,16 +53,19 @@ pub(super) struct Pass<'a> {
     pub now: DateTime<Utc>,
     /// The same moment by the clock that only goes forward, for what is waited for.
     pub at: Instant,
-    /// Tells in which turn that moment lies.
+    /// Tells in which turns that moment lies.
     pub turns: &'a TurnClock,
 }
+
+/// uid and resourceVersion of a Secret.
+pub(super) type Identity = (String, String);
 
 /// How a pass failed.
 pub(super) struct Failed {
     /// Why.
     pub fault: Fault,
-    /// What to remember of it, where it would come about again with the same values.
-    pub stuck: Option<Arc<Stuck>>,
+    /// The same, to be remembered where it would come about again with the same values.
+    pub conclusion: Option<Arc<Conclusion>>,
 }
 
 /// How a pass that did not fail ended.
@@ -69,6 +74,10 @@ pub(super) struct Done {
     pub status: SyncedSecretStatus,
     /// What is true now.
     pub state: State,
+    /// The same, to be remembered where it would come about again with the same values.
+    pub conclusion: Option<Arc<Conclusion>>,
+    /// The Secret, where it holds what was written.
+    pub intact: Option<Identity>,
     /// The newest of the doors through which every place was asked about in this pass; `None` where none was asked.
     pub looked_through: Option<u64>,
     /// When to look again; `None` where nothing is due.
@@ -77,6 +86,18 @@ pub(super) struct Done {
     pub deed: Deed,
     /// What is told of a lineage that began anew.
     pub new_lineage: Option<String>,
+}
+
+/// What the stores gave in a pass, and what the pass knows beside it.
+struct Given<'a> {
+    plan: &'a Plan,
+    occasion: &'a Occasion,
+    old: SyncedSecretStatus,
+    accepted: Vec<Accepted>,
+    read: Readings<'a>,
+    /// What is to be remembered of the places.
+    versions: &'a [Accepted],
+    secret: SecretState,
 }
 
 impl Pass<'_> {
@@ -88,68 +109,98 @@ impl Pass<'_> {
         }
         let plan = plan::parse(self.key, self.object)?;
         let secret = self.writer.examine(self, &plan, &old).await?;
-        let occasion = self.occasion(&old, &secret);
+        let known = self.conclusion(secret.identity().as_ref());
+        let occasion = self.occasion(&old, &secret, known);
+        let intact = if secret.is_intact() {
+            secret.identity()
+        } else {
+            None
+        };
+        let at_rest = |old, state| Done {
+            intact: intact.clone(),
+            ..Done::at_rest(old, state)
+        };
         if occasion.needs_no_store() {
-            return Ok(Done::at_rest(old, State::Synced));
+            return Ok(at_rest(old, State::Synced));
         }
-        let interval = self.object.spec.refresh.interval.get();
-        let turn = self.turns.turn_of(&plan, interval, self.at);
-        let next_look = (!occasion.once).then_some(turn.left);
+        let turns = self
+            .turns
+            .turns_of(&plan, self.object.spec.refresh.interval.get(), self.at);
         // Asked first: a grant that was withdrawn ends the use of what was read under it.
         let doors = gather::doors(self.registry, &self.key.namespace, &plan).await?;
         let newest_door = doors.iter().map(|door| door.id).max().unwrap_or_default();
-        if occasion.served_by(&self.last_look(), &turn.began, newest_door) {
-            let done = Done::at_rest(old, State::Synced);
-            return Ok(Done { next_look, ..done });
-        }
-        let done = self.ask(&plan, &doors, &occasion, &turn, old, secret).await?;
+        let done = if occasion.served_by(&self.last_look(), &turns.latest(self.at), newest_door) {
+            let state = known.and_then(|known| known.result.as_ref().ok().cloned());
+            let state = state.unwrap_or_else(|| standing(&plan, &old));
+            Done {
+                conclusion: known.cloned(),
+                ..at_rest(old, state)
+            }
+        } else {
+            let done = self
+                .ask(&plan, &doors, &occasion, &turns, old, secret, known)
+                .await?;
+            Done {
+                intact: done
+                    .intact
+                    .or_else(|| intact.filter(|_| done.deed == Deed::Nothing)),
+                looked_through: Some(newest_door),
+                ..done
+            }
+        };
+        // One success is enough where the object says so, and a Secret that lacks keys is none.
+        let goes_on = !occasion.once || matches!(done.state, State::Removed { .. });
         Ok(Done {
-            next_look,
-            looked_through: Some(newest_door),
+            next_look: goes_on.then_some(turns.left),
             ..done
         })
     }
 
     /// Asks the stores what is there, and for the values where that is not what was accepted.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is known by the caller and by nobody before it"
+    )]
     async fn ask(
         &self,
         plan: &Plan,
         doors: &[Arc<LiveStore>],
         occasion: &Occasion,
-        turn: &Turn,
+        turns: &Turns,
         old: SyncedSecretStatus,
         secret: SecretState,
+        known: Option<&Arc<Conclusion>>,
     ) -> Result<Done, Failed> {
         if occasion.requested {
             for door in doors {
                 door.forget_listings();
             }
         }
-        let mut targets = gather::resolve(plan, doors).await?;
         let now = Instant::now();
         let wave_began = now.checked_sub(WAVE_AGE).unwrap_or(now);
-        let since = occasion.looks_from(turn.began, wave_began, self.memory.failures > 0, now);
+        let since = |began: &Instant| occasion.looks_from(*began, wave_began, self.memory.failures > 0, now);
+        let since: Vec<Instant> = turns.began.iter().map(since).collect();
+        let mut targets = gather::resolve(self.reader, plan, doors, &since).await?;
         let accepted = translate::accepted(&old.versions);
-        let lost = gather::lost(self.reader, plan, doors, &accepted, &mut targets, since).await?;
+        let lost = gather::lost(self.reader, plan, doors, &accepted, &mut targets, &since).await?;
         // What is kept anyway is not worth a read of all the rest.
         self.settlement(lost.iter().map(Lost::gone))?;
         let mut looked: Vec<Option<Instant>> = vec![None; targets.len()];
-        let on = secret.identity();
-        let stuck = self.stuck(on.as_ref());
-        if occasion.settled() || stuck.is_some() {
-            let looks = gather::look_at_all(self.reader, &targets, since).await?;
+        if occasion.settled() || known.is_some() {
+            let looks = gather::look_at_all(self.reader, &targets, &since).await?;
             if occasion.settled() && lineage::nothing_new(&accepted, gather::shown(&targets, &looks)) {
-                return Ok(Done::at_rest(self.acknowledge(old), State::Synced));
+                let state = standing(plan, &old);
+                return Ok(Done::at_rest(self.acknowledge(old), state));
             }
-            if let Some(stuck) =
-                stuck.filter(|stuck| lineage::nothing_new(&stuck.versions, gather::shown(&targets, &looks)))
+            if let Some(known) =
+                known.filter(|known| lineage::nothing_new(&known.versions, gather::shown(&targets, &looks)))
             {
-                return Err(Failed::again(stuck));
+                return self.again(old, known);
             }
             // What looks alone refuse is not worth a value. Before anything is removed, the places are read.
             let gone = lost.iter().map(Lost::gone);
             self.settlement(gone.chain(gather::empty(&targets, &looks)))?;
-            self.take(occasion, &accepted, gather::offered(&targets, &looks))?;
+            self.take(&accepted, gather::offered(&targets, &looks))?;
             looked = looks.iter().map(|look| Some(look.at)).collect();
         }
         let from = |looked| occasion.values_from(looked, wave_began, now);
@@ -157,122 +208,215 @@ impl Pass<'_> {
         let shared = gather::read_all(self.reader, &targets, &from).await?;
         let mut read = Readings::of(&targets, &shared);
         read.gone.extend(lost.iter().map(Lost::gone));
-        let versions = read.versions();
-        let settled = self.settle(plan, occasion, old, secret, read).await;
-        settled.map_err(|fault| self.failed_with(fault, versions, on))
-    }
-
-    /// The last failure, where it was over this object and this Secret.
-    fn stuck(&self, secret: Option<&(String, String)>) -> Option<&Arc<Stuck>> {
-        let metadata = &self.object.metadata;
-        self.memory.stuck.as_ref().filter(|stuck| {
-            stuck.secret.as_ref() == secret
-                && stuck.generation == metadata.generation
-                && stuck.annotations == metadata.annotations
+        let versions = lineage::remembered(&accepted, gather::given(&targets, &shared));
+        let on = secret.identity();
+        let given = Given {
+            plan,
+            occasion,
+            old,
+            accepted,
+            read,
+            versions: &versions,
+            secret,
+        };
+        self.settle(given).await.map_err(|fault| {
+            let again = freshness::fails_again(fault.reason);
+            Failed {
+                conclusion: again.then(|| self.conclude(Err(fault.clone()), versions, on)),
+                fault,
+            }
         })
     }
 
-    fn failed_with(&self, fault: Fault, versions: Vec<Accepted>, secret: Option<(String, String)>) -> Failed {
-        let stuck = freshness::fails_again(fault.reason).then(|| Stuck {
-            fault: fault.clone(),
-            generation: self.object.metadata.generation,
-            annotations: self.object.metadata.annotations.clone(),
-            versions,
-            secret,
-        });
-        Failed {
-            fault,
-            stuck: stuck.map(Arc::new),
-        }
-    }
-
     /// Decides what the values come to, and does it.
-    async fn settle(
-        &self,
-        plan: &Plan,
-        occasion: &Occasion,
-        old: SyncedSecretStatus,
-        secret: SecretState,
-        mut read: Readings<'_>,
-    ) -> Outcome<Done> {
-        let spec = &self.object.spec;
-        let state = match self.settlement(read.gone.iter().copied())? {
+    async fn settle(&self, mut given: Given<'_>) -> Outcome<Done> {
+        let state = match self.settlement(given.read.gone.iter().copied())? {
             Settlement::Complete => State::Synced,
             Settlement::RemoveKeys(cause) => State::Removed { cause },
             Settlement::DeleteSecret(cause) => {
-                read.values.clear();
+                given.read.values.clear();
                 State::Removed { cause }
             }
         };
-        let accepted = translate::accepted(&old.versions);
-        let new_lineage = self.take(occasion, &accepted, read.offered())?;
-        if read.values.is_empty() && spec.mode == Mode::Sync {
-            let deed = self
-                .writer
-                .release_examined(self.key, &plan.target, secret)
-                .await?;
-            let status = SyncedSecretStatus {
-                secret: None,
-                versions: Vec::new(),
-                ..self.acknowledge(old)
-            };
-            return Ok(Done {
-                deed,
-                ..Done::at_rest(status, state)
-            });
+        let new_lineage = self.take(&given.accepted, given.read.offered())?;
+        if given.read.values.is_empty() {
+            return self.remove(given, state).await;
         }
-        let rendered = render::render(plan, &spec.target.type_, &read.values, self.fingerprints).await?;
-        if spec.mode == Mode::Observe {
-            let before = secret.before(rendered.is_as_written(&old));
-            let pending = observe::difference(before, rendered.data.len());
-            return Ok(Done::at_rest(self.acknowledge(old), State::Observed { pending }));
+        let Given { plan, read, .. } = &given;
+        let wanted_type = &self.object.spec.target.type_;
+        let rendered = render::render(plan, wanted_type, &read.values, self.fingerprints).await?;
+        if self.object.spec.mode == Mode::Observe {
+            return self.observe(given, &rendered).await;
         }
+        let Given {
+            plan,
+            occasion,
+            old,
+            versions,
+            secret,
+            ..
+        } = given;
         let written = self.writer.write(self, plan, &old, secret, &rendered).await?;
-        let taken = read.values.iter();
-        let versions = taken.map(|(target, read)| translate::accepted_from(&target.origin, &read.version));
         let written_secret = WrittenSecret {
             name: plan.target.name.to_string(),
-            uid: written.uid,
-            resource_version: written.resource_version,
+            uid: written.uid.clone(),
+            resource_version: written.resource_version.clone(),
             generation: occasion.generation,
             keys: i32::try_from(rendered.data.len()).unwrap_or(i32::MAX),
+            key_names: rendered.data.keys().cloned().collect(),
             values: rendered.values.as_str().to_owned(),
             changed_at: rendered.unchanged_since(&old).unwrap_or(self.now),
             fingerprint: rendered.fingerprint.as_str().to_owned(),
         };
         let status = SyncedSecretStatus {
-            versions: versions.collect(),
+            versions: translate::versions(versions),
             secret: Some(written_secret),
             ..self.acknowledge(old)
         };
         Ok(Done {
             deed: written.deed,
+            intact: Some((written.uid, written.resource_version)),
             new_lineage,
             ..Done::at_rest(status, state)
         })
     }
 
+    /// Gives up everything that is ours, because no value is left that the Secret should hold.
+    async fn remove(&self, given: Given<'_>, state: State) -> Outcome<Done> {
+        let Given {
+            plan,
+            old,
+            versions,
+            secret,
+            ..
+        } = given;
+        if self.object.spec.mode == Mode::Observe {
+            let on = secret.identity();
+            let removal = self
+                .writer
+                .prospect_of_removal(self.key, &plan.target, secret)
+                .await?;
+            let cause = match &state {
+                State::Removed { cause } => cause,
+                _ => "no value is left",
+            };
+            let pending = observe::of_removal(removal, cause);
+            return Ok(self.observed(old, pending, versions, on));
+        }
+        let remains = self
+            .writer
+            .release_examined(self.key, &plan.target, secret)
+            .await?;
+        let conclusion = self.conclude(Ok(state.clone()), versions.to_vec(), remains.secret);
+        let status = SyncedSecretStatus {
+            secret: None,
+            versions: translate::versions(versions),
+            ..self.acknowledge(old)
+        };
+        Ok(Done {
+            deed: remains.deed,
+            conclusion: Some(conclusion),
+            ..Done::at_rest(status, state)
+        })
+    }
+
+    /// Says what a write would change.
+    async fn observe(&self, given: Given<'_>, rendered: &Rendered) -> Outcome<Done> {
+        let Given {
+            plan,
+            old,
+            versions,
+            secret,
+            ..
+        } = given;
+        let on = secret.identity();
+        let prospect = self.writer.prospect(self, plan, &old, secret, rendered).await?;
+        let restarts = rollout::to_restart(self.workloads, self.key, self.object, rendered.values.as_str());
+        let keys = rendered.data.keys().cloned().collect();
+        let pending = observe::of_write(&prospect.verdict, &keys, &prospect.difference, restarts);
+        Ok(self.observed(old, pending, versions, on))
+    }
+
+    fn observed(
+        &self,
+        old: SyncedSecretStatus,
+        pending: Option<String>,
+        versions: &[Accepted],
+        on: Option<Identity>,
+    ) -> Done {
+        let state = State::Observed { pending };
+        let conclusion = self.conclude(Ok(state.clone()), versions.to_vec(), on);
+        Done {
+            conclusion: Some(conclusion),
+            ..Done::at_rest(self.acknowledge(old), state)
+        }
+    }
+
+    /// What the last pass came to, where it was over this object and this Secret.
+    fn conclusion(&self, secret: Option<&Identity>) -> Option<&Arc<Conclusion>> {
+        let metadata = &self.object.metadata;
+        self.memory.conclusion.as_ref().filter(|known| {
+            known.secret.as_ref() == secret
+                && known.generation == metadata.generation
+                && known.annotations == metadata.annotations
+        })
+    }
+
+    fn conclude(
+        &self,
+        result: Result<State, Fault>,
+        versions: Vec<Accepted>,
+        secret: Option<Identity>,
+    ) -> Arc<Conclusion> {
+        Arc::new(Conclusion {
+            result,
+            generation: self.object.metadata.generation,
+            annotations: self.object.metadata.annotations.clone(),
+            versions,
+            secret,
+        })
+    }
+
+    /// Comes to the same as before.
+    fn again(&self, old: SyncedSecretStatus, known: &Arc<Conclusion>) -> Result<Done, Failed> {
+        let conclusion = Some(Arc::clone(known));
+        match &known.result {
+            Ok(state) => Ok(Done {
+                conclusion,
+                ..Done::at_rest(self.acknowledge(old), state.clone())
+            }),
+            Err(fault) => Err(Failed {
+                fault: fault.clone(),
+                conclusion,
+            }),
+        }
+    }
+
     /// Places what is offered in its lineage, with the consent that the object gives.
     fn take<'a>(
         &self,
-        occasion: &Occasion,
         accepted: &[Accepted],
         offered: impl Iterator<Item = Offered<'a>>,
     ) -> Outcome<Option<String>> {
-        let acknowledgement = translate::acknowledgement(self.object);
-        let consent = Consent {
-            spec_changed: occasion.spec_changed(),
-            acknowledged: acknowledgement.given,
-        };
-        lineage::take(accepted, offered, consent, acknowledgement.annotation)
+        lineage::take(accepted, offered, translate::acknowledgement(self.object))
     }
 
-    fn occasion(&self, old: &SyncedSecretStatus, secret: &SecretState) -> Occasion {
+    fn occasion(
+        &self,
+        old: &SyncedSecretStatus,
+        secret: &SecretState,
+        known: Option<&Arc<Conclusion>>,
+    ) -> Occasion {
         let asked = translate::refresh_id(self.object);
         Occasion {
             generation: self.object.metadata.generation.unwrap_or_default(),
             made_from: old.secret.as_ref().map(|secret| secret.generation),
-            intact: secret.is_intact(),
+            held: match secret.is_intact() {
+                true if old.versions.iter().any(|version| version.gone.is_some()) => Held::Lacking,
+                true => Held::Complete,
+                false => Held::Other,
+            },
+            concluded: known.is_some_and(|known| known.result.is_ok()),
             requested: asked.is_some() && asked != old.handled_refresh.as_deref(),
             once: self.object.spec.refresh.policy == RefreshPolicy::Once,
         }
@@ -300,19 +444,20 @@ impl Pass<'_> {
     }
 }
 
-impl Failed {
-    /// Failed as before.
-    fn again(stuck: &Arc<Stuck>) -> Self {
-        Self {
-            fault: stuck.fault.clone(),
-            stuck: Some(Arc::clone(stuck)),
-        }
+/// What is true of a Secret that holds what was written: it may lack keys that its store reported gone.
+fn standing(plan: &Plan, status: &SyncedSecretStatus) -> State {
+    match gather::removed(plan, &translate::accepted(&status.versions)) {
+        Some(cause) => State::Removed { cause },
+        None => State::Synced,
     }
 }
 
 impl From<Fault> for Failed {
     fn from(fault: Fault) -> Self {
-        Self { fault, stuck: None }
+        Self {
+            fault,
+            conclusion: None,
+        }
     }
 }
 
@@ -322,6 +467,8 @@ impl Done {
         Self {
             status,
             state,
+            conclusion: None,
+            intact: None,
             looked_through: None,
             next_look: None,
             deed: Deed::Nothing,

@@ -8,6 +8,7 @@ use keyward_core::reason::Reason;
 use keyward_core::sync::fields::{Extraction, FieldChoice, FieldPath, FieldSelection};
 use keyward_core::sync::find::NamePattern;
 use keyward_core::sync::keys::{ConflictRule, DataKey};
+use keyward_core::sync::lineage::SourceId;
 use keyward_core::sync::path::RemotePath;
 use keyward_core::sync::template::{Compiler, Template};
 use keyward_crds::SyncedSecret;
@@ -30,6 +31,8 @@ pub struct Plan {
     pub sources: Vec<SourcePlan>,
     /// What to do when two sources give the same key.
     pub conflict: ConflictRule,
+    /// The type of the Secret, where a template makes it.
+    pub secret_type: Option<Template>,
     /// Keys that are made by templates.
     pub data: Vec<(DataKey, Template)>,
     /// Whether the sources' own keys are kept beside them.
@@ -42,6 +45,8 @@ pub struct Plan {
 
 /// One source.
 pub struct SourcePlan {
+    /// Tells it from every source that asks for something else.
+    pub id: SourceId,
     /// Which store.
     pub store: StoreKey,
     /// What to read there.
@@ -129,6 +134,10 @@ pub fn parse(key: &ObjectKey, object: &SyncedSecret) -> Outcome<Plan> {
             .collect::<Outcome<_>>()?,
         conflict: translate::conflict_rule(spec.conflict),
         keep_sources: template.keep_sources || data.is_empty(),
+        secret_type: match &template.type_ {
+            Some(source) => Some(compiler.compile("template.type".to_owned(), source)?),
+            None => None,
+        },
         data,
         labels: compile_all(&mut compiler, "template.labels", &template.labels)?,
         annotations: compile_all(&mut compiler, "template.annotations", &template.annotations)?,
@@ -170,12 +179,23 @@ fn parse_source(key: &ObjectKey, index: usize, source: &api::Source) -> Outcome<
     };
     let checked = extraction.check().map_err(Fault::from);
     checked.map_err(|fault| fault.about(&format!("sources[{index}]")))?;
+    let store = StoreKey::referred(&key.namespace, &source.store_ref);
     Ok(SourcePlan {
-        store: StoreKey::referred(&key.namespace, &source.store_ref),
+        id: id_of(&store, &wanted),
+        store,
         wanted,
         granted_as,
         extraction,
     })
+}
+
+/// A search is the same whatever its conditions: what it finds is told apart by name.
+fn id_of(store: &StoreKey, wanted: &Wanted) -> SourceId {
+    let store = store.to_string();
+    match wanted {
+        Wanted::One(at) => SourceId::of(&store, &at.place.to_string(), at.version),
+        Wanted::Search { .. } => SourceId::of(&store, "search", None),
+    }
 }
 
 fn parse_find(index: usize, find: &api::Find) -> Outcome<Wanted> {

@@ -1,25 +1,34 @@
 //! One look at a remote place, shared by everything that names it.
 //!
-//! For each place there is at most one request under way. A look that was made for one object serves every other
-//! object whose turn falls into the same interval. Values are shared only within a wave: at most [`WAVE_AGE`] and
+//! For each place there is at most one request under way. A look or a search that was made for one object serves every
+//! other object whose turn falls into the same interval. Values are shared only within a wave: at most [`WAVE_AGE`] and
 //! [`WAVE_BYTES`] in all, in buffers that are wiped; there is no other cache of values.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use keyward_core::fault::Fault;
+use keyward_core::fault::{Class, Fault};
+use keyward_core::reason::Reason;
 use keyward_core::sync::payload::Payload;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::store::LiveStore;
-use crate::stores::{Outcome, Probe, ReadOutcome, Reading, RemoteRef};
+use crate::stores::{FindQuery, Found, Outcome, Probe, ReadOutcome, Reading, RemoteRef};
 
 /// How long a value may serve the objects of one wave.
 pub const WAVE_AGE: Duration = Duration::from_secs(10);
 
 /// How many bytes of values all waves together may hold.
 pub const WAVE_BYTES: usize = 16 * 1024 * 1024;
+
+/// How many bytes of values may be in memory at once, for all objects: waves, and what passes work on.
+const MOST_HELD: usize = 64 * 1024 * 1024;
+
+/// How long an answer may serve; longer than the intervals that objects are looked at in.
+const FORGOTTEN: Duration = Duration::from_hours(25);
 
 /// A look at a place: what it showed and when.
 #[derive(Debug, Clone)]
@@ -37,22 +46,28 @@ pub struct SharedReading {
     pub outcome: Arc<ReadOutcome>,
     /// When the store was asked.
     pub at: Instant,
+    /// Its part of what may be held at once.
+    _held: Arc<OwnedSemaphorePermit>,
 }
 
-/// Shares looks and values between objects.
-#[derive(Default)]
+/// Shares looks, searches and values between objects.
 pub struct Reader {
-    places: Mutex<HashMap<PlaceKey, Arc<tokio::sync::Mutex<PlaceState>>>>,
+    places: Questions<RemoteRef, Probe>,
+    searches: Questions<FindQuery, Arc<[Found]>>,
     wave: Mutex<Wave>,
+    /// One permit for each kibibyte of values that may be held.
+    room: Arc<Semaphore>,
 }
 
-type PlaceKey = (u64, RemoteRef);
-
-#[derive(Default)]
-struct PlaceState {
-    look: Option<Look>,
-    /// Apart, because it is rare and large.
-    failure: Option<Box<(Fault, Instant)>>,
+impl Default for Reader {
+    fn default() -> Self {
+        Self {
+            places: Questions::default(),
+            searches: Questions::default(),
+            wave: Mutex::default(),
+            room: Arc::new(Semaphore::new(MOST_HELD / 1024)),
+        }
+    }
 }
 
 impl Reader {
@@ -61,32 +76,29 @@ impl Reader {
     /// # Errors
     /// The store's fault; callers that waited for the same request get the same one.
     pub async fn look(&self, store: &LiveStore, at: &RemoteRef, since: Instant) -> Outcome<Look> {
-        let asked = Instant::now();
-        let place = self.place(store, at);
-        let mut state = place.lock().await;
-        if let Some(look) = state.look.as_ref().filter(|look| look.at >= since) {
-            return Ok(look.clone());
-        }
-        state.shared_failure(asked)?;
-        let started = Instant::now();
-        match store.probe(at).await {
-            Ok(probe) => {
-                let look = Look { probe, at: started };
-                state.look = Some(look.clone());
-                Ok(look)
-            }
-            Err(fault) => Err(state.fail(fault)),
-        }
+        let place = self.places.of(store.id, at);
+        let (probe, at) = ask(&place, since, || store.probe(at)).await?;
+        Ok(Look { probe, at })
+    }
+
+    /// The places that match a search, as of `since` or later.
+    ///
+    /// # Errors
+    /// As [`Self::look`].
+    pub async fn find(&self, store: &LiveStore, query: &FindQuery, since: Instant) -> Outcome<Arc<[Found]>> {
+        let search = self.searches.of(store.id, query);
+        let found = ask(&search, since, async || Ok(store.find(query).await?.into())).await?;
+        Ok(found.0)
     }
 
     /// The value at a place, as of `since` or later.
     ///
     /// # Errors
-    /// The store's fault; callers that waited for the same request get the same one.
+    /// As [`Self::look`]; `RemoteTooLarge` where too many large values are held at the moment.
     pub async fn read(&self, store: &LiveStore, at: &RemoteRef, since: Instant) -> Outcome<SharedReading> {
         let asked = Instant::now();
         let key = (store.id, at.clone());
-        let place = self.place(store, at);
+        let place = self.places.of(store.id, at);
         let mut state = place.lock().await;
         if let Some(shared) = self.wave().get(&key, since, asked) {
             return Ok(shared);
@@ -95,11 +107,9 @@ impl Reader {
         let started = Instant::now();
         match store.read(at).await {
             Ok(outcome) => {
-                state.look = Some(Look {
-                    probe: as_probe(&outcome),
-                    at: started,
-                });
+                state.answer = Some((as_probe(&outcome), started));
                 let shared = SharedReading {
+                    _held: Arc::new(self.hold(&outcome)?),
                     outcome: Arc::new(outcome),
                     at: started,
                 };
@@ -115,15 +125,22 @@ impl Reader {
         self.wave().expire(now);
     }
 
-    /// Forgets places of stores that are no longer in use.
-    pub fn keep_stores(&self, live: &HashSet<u64>) {
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        places.retain(|(store, _), _| live.contains(store));
+    /// Forgets what was seen through stores that are no longer in use, and at places that nobody asks about any more.
+    pub fn forget(&self, live: &HashSet<u64>, now: Instant) {
+        self.places.forget(live, now);
+        self.searches.forget(live, now);
     }
 
-    fn place(&self, store: &LiveStore, at: &RemoteRef) -> Arc<tokio::sync::Mutex<PlaceState>> {
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(places.entry((store.id, at.clone())).or_default())
+    /// Takes room for a value. It is not waited for: who waits may hold what the other waits for.
+    fn hold(&self, outcome: &ReadOutcome) -> Outcome<OwnedSemaphorePermit> {
+        let kibibytes = u32::try_from(size_of_value(outcome).div_ceil(1024)).unwrap_or(u32::MAX);
+        Arc::clone(&self.room)
+            .try_acquire_many_owned(kibibytes)
+            .map_err(|_| {
+                let message = "too many large values are being worked on at once";
+                Fault::new(Class::Transient, Reason::RemoteTooLarge, message)
+                    .advise("it is tried again by itself; smaller values help")
+            })
     }
 
     fn wave(&self) -> std::sync::MutexGuard<'_, Wave> {
@@ -131,7 +148,79 @@ impl Reader {
     }
 }
 
-impl PlaceState {
+/// A place behind one door.
+type PlaceKey = (u64, RemoteRef);
+
+/// What was asked of stores, question by question, each with its last answer.
+struct Questions<Q, A>(Mutex<HashMap<(u64, Q), Question<A>>>);
+
+/// A question to a store: whoever locks it asks, and everybody else waits for the answer.
+type Question<A> = Arc<tokio::sync::Mutex<Asked<A>>>;
+
+struct Asked<A> {
+    answer: Option<(A, Instant)>,
+    /// Apart, because it is rare and large.
+    failure: Option<Box<(Fault, Instant)>>,
+}
+
+/// The answer to a question, as of `since` or later, and when it was asked.
+async fn ask<A: Clone>(
+    question: &Question<A>,
+    since: Instant,
+    store: impl AsyncFnOnce() -> Outcome<A>,
+) -> Outcome<(A, Instant)> {
+    let asked = Instant::now();
+    let mut state = question.lock().await;
+    if let Some(answer) = state.answer.as_ref().filter(|(_, at)| *at >= since) {
+        return Ok(answer.clone());
+    }
+    state.shared_failure(asked)?;
+    let started = Instant::now();
+    match store().await {
+        Ok(answer) => Ok(state.answer.insert((answer, started)).clone()),
+        Err(fault) => Err(state.fail(fault)),
+    }
+}
+
+impl<Q, A> Default for Questions<Q, A> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<Q: Clone + Eq + Hash, A> Questions<Q, A> {
+    fn of(&self, store: u64, question: &Q) -> Question<A> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(all.entry((store, question.clone())).or_default())
+    }
+
+    fn forget(&self, live: &HashSet<u64>, now: Instant) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|(store, _), asked| {
+            let in_use = Arc::strong_count(asked) > 1;
+            let fresh = |asked: &Asked<A>| asked.last().is_some_and(|at| now < at + FORGOTTEN);
+            live.contains(store) && (in_use || asked.try_lock().is_ok_and(|asked| fresh(&asked)))
+        });
+    }
+}
+
+impl<A> Default for Asked<A> {
+    fn default() -> Self {
+        Self {
+            answer: None,
+            failure: None,
+        }
+    }
+}
+
+impl<A> Asked<A> {
+    /// When it was asked last.
+    fn last(&self) -> Option<Instant> {
+        let answered = self.answer.as_ref().map(|(_, at)| *at);
+        let failed = self.failure.as_ref().map(|failure| failure.1);
+        answered.max(failed)
+    }
+
     /// A failure of a request that was under way while the caller waited is the caller's answer too.
     fn shared_failure(&self, asked: Instant) -> Outcome<()> {
         match self.failure.as_deref() {
@@ -171,7 +260,7 @@ impl Wave {
 
     fn put(&mut self, key: PlaceKey, shared: SharedReading, now: Instant) {
         self.expire(now);
-        let size = size_of_value(&shared);
+        let size = size_of_value(&shared.outcome);
         if size > WAVE_BYTES {
             return;
         }
@@ -203,13 +292,13 @@ impl Wave {
 
     fn remove(&mut self, key: &PlaceKey) {
         if let Some(shared) = self.held.remove(key) {
-            self.bytes -= size_of_value(&shared);
+            self.bytes -= size_of_value(&shared.outcome);
         }
     }
 }
 
-fn size_of_value(shared: &SharedReading) -> usize {
-    match shared.outcome.as_ref() {
+fn size_of_value(outcome: &ReadOutcome) -> usize {
+    match outcome {
         ReadOutcome::Absent(_) => 0,
         ReadOutcome::Value(Reading { payload, .. }) => match payload {
             Payload::Json(bytes) | Payload::Bytes(bytes) => bytes.len(),
@@ -224,8 +313,6 @@ mod tests {
 
     use futures::FutureExt as _;
     use futures::future::{BoxFuture, join_all};
-    use keyward_core::fault::Class;
-    use keyward_core::reason::Reason;
     use keyward_core::secret::SecretBytes;
 
     use super::*;
@@ -235,6 +322,7 @@ mod tests {
 
     #[derive(Default)]
     struct Counts {
+        finds: AtomicUsize,
         probes: AtomicUsize,
         reads: AtomicUsize,
     }
@@ -274,7 +362,12 @@ mod tests {
             .boxed()
         }
         fn find<'a>(&'a self, _: &'a FindQuery, _: &'a dyn Pacer) -> BoxFuture<'a, Outcome<Vec<Found>>> {
-            async { Ok(vec![]) }.boxed()
+            async move {
+                self.counts.finds.fetch_add(1, Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                Ok(vec![])
+            }
+            .boxed()
         }
         fn check(&self) -> BoxFuture<'_, Outcome<()>> {
             async { Ok(()) }.boxed()
@@ -328,6 +421,70 @@ mod tests {
         assert_eq!(counts.probes.load(Ordering::SeqCst), 1, "as old as asked for");
         reader.look(&store, &at, Instant::now()).await.expect("answers");
         assert_eq!(counts.probes.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_search_is_made_once_for_all_whose_turn_it_is() {
+        let (store, counts) = counting(10, false);
+        let reader = Reader::default();
+        let query = |prefix: &str| FindQuery {
+            prefix: prefix.into(),
+            tags: std::collections::BTreeMap::new(),
+            limit: 10,
+        };
+        let since = Instant::now();
+        let apps = query("apps");
+        let found = join_all((0..50).map(|_| reader.find(&store, &apps, since))).await;
+        assert!(found.iter().all(Result::is_ok));
+        assert_eq!(counts.finds.load(Ordering::SeqCst), 1);
+        reader.find(&store, &query("web"), since).await.expect("answers");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        reader.find(&store, &apps, Instant::now()).await.expect("answers");
+        assert_eq!(counts.finds.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_asks_about_is_forgotten() {
+        let (store, counts) = counting(10, false);
+        let reader = Reader::default();
+        let at = place("apps/db");
+        let since = Instant::now();
+        let asked = || reader.places.0.lock().expect("nothing panics").len();
+        reader.look(&store, &at, since).await.expect("answers");
+        let live = HashSet::from([store.id]);
+        reader.forget(&live, Instant::now());
+        assert_eq!(asked(), 1);
+        reader.look(&store, &at, since).await.expect("answers");
+        assert_eq!(counts.probes.load(Ordering::SeqCst), 1, "it was not forgotten");
+        tokio::time::advance(FORGOTTEN).await;
+        reader.forget(&live, Instant::now());
+        assert_eq!(asked(), 0);
+        reader.look(&store, &at, since).await.expect("answers");
+        reader.forget(&HashSet::new(), Instant::now());
+        assert_eq!(asked(), 0, "its store is out of use");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn values_in_work_are_bounded_and_make_room_when_they_end() {
+        let (store, _) = counting(4 * 1024 * 1024, false);
+        let reader = Reader::default();
+        let since = Instant::now();
+        let mut held = Vec::new();
+        for number in 0..16 {
+            let at = place(&format!("apps/{number}"));
+            held.push(reader.read(&store, &at, since).await.expect("there is room"));
+        }
+        let one_more = reader.read(&store, &place("apps/more"), since).await;
+        let fault = one_more.err().expect("64 MiB are held");
+        assert_eq!(
+            (fault.class, fault.reason),
+            (Class::Transient, Reason::RemoteTooLarge)
+        );
+        held.clear();
+        reader
+            .read(&store, &place("apps/more"), since)
+            .await
+            .expect("there is room");
     }
 
     #[tokio::test(start_paused = true)]

@@ -27,6 +27,8 @@ static TURNS: Semaphore = Semaphore::const_new(2);
 pub(super) struct Rendered {
     /// The keys.
     pub data: SecretMap,
+    /// The Secret's type.
+    pub secret_type: String,
     /// Labels from templates.
     pub labels: BTreeMap<String, String>,
     /// Annotations from templates.
@@ -88,10 +90,14 @@ fn made<'a>(
     };
     let mut rendering = Rendering::new(values);
     render_data(&mut rendering, &plan.data, &mut data)?;
+    let secret_type = match &plan.secret_type {
+        Some(template) => render_text(&mut rendering, "template.type", template)?,
+        None => secret_type.to_owned(),
+    };
     let labels = render_texts(&mut rendering, &plan.labels)?;
     let annotations = render_texts(&mut rendering, &plan.annotations)?;
     let content = Content {
-        secret_type,
+        secret_type: &secret_type,
         labels: &labels,
         annotations: &annotations,
         data: &data,
@@ -100,6 +106,7 @@ fn made<'a>(
         fingerprint: key.of_secret(&content),
         values: key.of_values(&data),
         data,
+        secret_type,
         labels,
         annotations,
     })
@@ -147,18 +154,19 @@ fn render_texts(
     rendering: &mut Rendering,
     templates: &[(String, Template)],
 ) -> Outcome<BTreeMap<String, String>> {
-    let rendered = templates.iter().map(|(name, template)| {
-        let bytes = rendering.render(template)?;
-        let text = bytes.expose_str().ok_or_else(|| {
-            Fault::new(
-                Class::Permanent,
-                Reason::TemplateFailed,
-                format!("template `{name}` does not give text"),
-            )
-        })?;
-        Ok((name.clone(), text.to_owned()))
-    });
+    let rendered = templates
+        .iter()
+        .map(|(name, template)| Ok((name.clone(), render_text(rendering, name, template)?)));
     rendered.collect()
+}
+
+fn render_text(rendering: &mut Rendering, name: &str, template: &Template) -> Outcome<String> {
+    let bytes = rendering.render(template)?;
+    let text = bytes.expose_str().ok_or_else(|| {
+        let message = format!("template `{name}` does not give text");
+        Fault::new(Class::Permanent, Reason::TemplateFailed, message)
+    })?;
+    Ok(text.to_owned())
 }
 
 fn duplicate(values: &SecretMap) -> SecretMap {

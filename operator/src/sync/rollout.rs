@@ -3,14 +3,13 @@
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 
-use keyward_core::fault::Class;
+use keyward_core::fault::{Class, Fault};
 use keyward_core::sync::rollout::{self, Consumer, RolloutState, Standing};
 use keyward_core::sync::told::Said;
 use keyward_crds::synced_secret::{Consumer as Named, ConsumerKind, RolloutStatus};
 use keyward_crds::{DESIRED_HASH_ANNOTATION, SyncedSecret};
 
 use crate::cluster::{ObjectKey, Progress, RolloutWriter};
-use crate::stores::Outcome;
 
 /// The workloads that exist, as far as rollouts are concerned.
 #[derive(Default)]
@@ -56,12 +55,26 @@ fn consumer(progress: &Progress, annotation: &str) -> Consumer {
 
 /// What a step of a rollout came to.
 pub(super) struct Step {
+    /// Why a consumer could not be restarted; the others were, all the same.
+    pub refused: Option<Fault>,
     /// For the status.
     pub status: RolloutStatus,
     /// What the condition says.
     pub said: Said,
     /// The consumers that were restarted in this step.
     pub restarted: Vec<ConsumerKind>,
+}
+
+/// How many consumers would be restarted for these values.
+pub(super) fn to_restart(
+    workloads: &WorkloadIndex,
+    key: &ObjectKey,
+    object: &SyncedSecret,
+    values: &str,
+) -> usize {
+    let annotation = rollout::annotation_of(DESIRED_HASH_ANNOTATION, &key.name);
+    let state = state_of(&known(workloads, key, object), &annotation, rollout::hash_of(values));
+    state.to_patch().count()
 }
 
 /// Restarts the consumers that need it.
@@ -74,21 +87,14 @@ pub(super) async fn advance(
     key: &ObjectKey,
     object: &SyncedSecret,
     values: &str,
-) -> Outcome<Step> {
+) -> Step {
     let consumers = &object.spec.consumers;
     let hash = rollout::hash_of(values);
     let annotation = rollout::annotation_of(DESIRED_HASH_ANNOTATION, &key.name);
-    let known: Vec<Option<Progress>> = consumers
-        .iter()
-        .map(|consumer| workloads.get(consumer.kind, &key.sibling(consumer.name.as_str())))
-        .collect();
-    let looked: Vec<Option<Consumer>> = known
-        .iter()
-        .map(|progress| Some(consumer(progress.as_ref()?, &annotation)))
-        .collect();
-    let mut state = RolloutState::of(looked.iter().map(Option::as_ref), hash);
+    let known = known(workloads, key, object);
+    let mut state = state_of(&known, &annotation, hash);
     let to_patch: Vec<usize> = state.to_patch().collect();
-    let mut restarted = Vec::new();
+    let (mut restarted, mut refused) = (Vec::new(), None);
     for index in to_patch {
         let Named { kind, name } = &consumers[index];
         let version = known[index]
@@ -105,11 +111,12 @@ pub(super) async fn advance(
             Err(fault) if fault.class == Class::Absent => state.standings[index] = Standing::Missing,
             // It has changed meanwhile: the watch reports how, and that wakes the object.
             Err(fault) if fault.class == Class::Conflict => {}
-            Err(fault) => return Err(fault),
+            Err(fault) => refused = refused.or(Some(fault)),
         }
     }
     let said = state.said(|index| format!("{:?} {}", consumers[index].kind, consumers[index].name));
-    Ok(Step {
+    Step {
+        refused,
         status: RolloutStatus {
             hash: hash.to_owned(),
             ready: i32::try_from(state.ready()).unwrap_or(i32::MAX),
@@ -118,5 +125,21 @@ pub(super) async fn advance(
         },
         said,
         restarted,
-    })
+    }
+}
+
+/// The consumers of an object, as far as they exist.
+fn known(workloads: &WorkloadIndex, key: &ObjectKey, object: &SyncedSecret) -> Vec<Option<Progress>> {
+    let consumers = object.spec.consumers.iter();
+    consumers
+        .map(|consumer| workloads.get(consumer.kind, &key.sibling(consumer.name.as_str())))
+        .collect()
+}
+
+fn state_of(known: &[Option<Progress>], annotation: &str, hash: &str) -> RolloutState {
+    let looked: Vec<Option<Consumer>> = known
+        .iter()
+        .map(|progress| Some(consumer(progress.as_ref()?, annotation)))
+        .collect();
+    RolloutState::of(looked.iter().map(Option::as_ref), hash)
 }

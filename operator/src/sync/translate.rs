@@ -1,9 +1,9 @@
 //! The one place where types of the API and of the stores become the plain data that decisions are made of, and back.
 
-use keyward_core::sync::absence::{self, Acknowledgement};
+use keyward_core::sync::absence::{self, Absence, Acknowledgement};
 use keyward_core::sync::decode::Decode;
 use keyward_core::sync::keys::ConflictRule;
-use keyward_core::sync::lineage::{Accepted, Origin};
+use keyward_core::sync::lineage::{Accepted, Origin, SourceId};
 use keyward_core::sync::ownership::Adoption;
 use keyward_core::sync::version::SeenVersion;
 use keyward_crds::synced_secret as api;
@@ -16,6 +16,7 @@ pub(super) fn accepted(versions: &[api::AcceptedVersion]) -> Vec<Accepted> {
     let accepted = versions.iter().map(|version| Accepted {
         origin: Origin {
             source: usize::try_from(version.source).unwrap_or_default(),
+            asked: SourceId::kept(&version.asked),
             found_as: version.place.clone(),
         },
         version: SeenVersion {
@@ -24,20 +25,40 @@ pub(super) fn accepted(versions: &[api::AcceptedVersion]) -> Vec<Accepted> {
             created: version.created,
         },
         expires: version.expires,
+        gone: version.gone.map(|gone| match gone {
+            api::Gone::Deleted => Absence::Deleted,
+            api::Gone::Destroyed => Absence::Destroyed,
+        }),
     });
     accepted.collect()
 }
 
-/// A version as a status says that it was accepted.
-pub(super) fn accepted_from(origin: &Origin, version: &RemoteVersion) -> api::AcceptedVersion {
-    api::AcceptedVersion {
-        source: i32::try_from(origin.source).unwrap_or(i32::MAX),
-        place: origin.found_as.clone(),
-        number: version.number.and_then(|number| i64::try_from(number).ok()),
-        id: version.id.clone(),
-        created: version.created,
-        expires: version.expires,
-    }
+/// The same as a status says it.
+pub(super) fn versions(accepted: &[Accepted]) -> Vec<api::AcceptedVersion> {
+    let versions = accepted.iter().map(|accepted| {
+        let Accepted {
+            origin,
+            version,
+            expires,
+            gone,
+        } = accepted;
+        api::AcceptedVersion {
+            source: i32::try_from(origin.source).unwrap_or(i32::MAX),
+            asked: origin.asked.as_str().to_owned(),
+            place: origin.found_as.clone(),
+            number: version.number.and_then(|number| i64::try_from(number).ok()),
+            id: version.id.clone(),
+            created: version.created,
+            expires: *expires,
+            gone: gone.and_then(|gone| match gone {
+                Absence::Deleted => Some(api::Gone::Deleted),
+                Absence::Destroyed => Some(api::Gone::Destroyed),
+                // For these nothing is ever removed.
+                Absence::NotFound | Absence::Expired | Absence::Empty => None,
+            }),
+        }
+    });
+    versions.collect()
 }
 
 /// A store's version as decisions see it.
@@ -119,21 +140,27 @@ mod tests {
 
     #[test]
     fn a_version_comes_back_from_the_status_as_it_went_in() {
-        let version = RemoteVersion {
+        let version = SeenVersion {
             number: Some(7),
             id: Some("3d0b".into()),
             created: chrono::DateTime::from_timestamp(1_800_000_000, 0),
-            expires: chrono::DateTime::from_timestamp(1_900_000_000, 0),
         };
-        for found_as in [None, Some("apps/db".to_owned())] {
-            let origin = Origin { source: 3, found_as };
-            let back = accepted(&[accepted_from(&origin, &version)]);
+        for (found_as, gone) in [
+            (None, None),
+            (Some("apps/db".to_owned()), Some(Absence::Deleted)),
+            (None, Some(Absence::Destroyed)),
+        ] {
             let wanted = Accepted {
-                origin,
-                version: seen(&version),
-                expires: version.expires,
+                origin: Origin {
+                    source: 3,
+                    asked: SourceId::of("SecretStore a/b", "path `apps/db`", None),
+                    found_as,
+                },
+                version: version.clone(),
+                expires: chrono::DateTime::from_timestamp(1_900_000_000, 0),
+                gone,
             };
-            assert_eq!(back, [wanted]);
+            assert_eq!(accepted(&versions(std::slice::from_ref(&wanted))), [wanted]);
         }
     }
 }

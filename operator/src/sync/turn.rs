@@ -9,14 +9,21 @@ use tokio::time::Instant;
 use super::plan::{Plan, SourcePlan};
 use crate::runtime::clock;
 
-/// The present turn of an object on its refresh grid. Objects whose first place is the same share their turns, so that
-/// one look serves them all.
+/// The present turns of an object's sources. Each lies on the refresh grid of its own place, so that one look serves all
+/// objects that name the place, whatever else they name.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Turn {
-    /// When it began.
-    pub began: Instant,
-    /// How long it still lasts.
+pub(super) struct Turns {
+    /// When the turn of each source began.
+    pub began: Vec<Instant>,
+    /// How long it is until the next one begins.
     pub left: Duration,
+}
+
+impl Turns {
+    /// When the last of them began: what was looked at since is as new as this moment asks for.
+    pub(super) fn latest(&self, at: Instant) -> Instant {
+        self.began.iter().copied().max().unwrap_or(at)
+    }
 }
 
 /// Tells in which turn a moment lies.
@@ -37,14 +44,15 @@ impl TurnClock {
         }
     }
 
-    /// The turn of an object that `at` lies in: the same beginning for every moment of it.
-    pub(super) fn turn_of(&self, plan: &Plan, interval: Duration, at: Instant) -> Turn {
-        let first = plan.sources.first().map(SourcePlan::turns_of);
-        let left = RefreshGrid::new(first.unwrap_or_default().as_bytes(), interval).wait(self.time_at(at));
-        let began = at.checked_sub(interval.saturating_sub(left));
-        Turn {
-            began: began.unwrap_or(at),
-            left,
+    /// The turns of a plan's sources that `at` lies in: the same beginnings for every moment of them.
+    pub(super) fn turns_of(&self, plan: &Plan, interval: Duration, at: Instant) -> Turns {
+        let time = self.time_at(at);
+        let left = |source: &SourcePlan| RefreshGrid::new(source.turns_of().as_bytes(), interval).wait(time);
+        let left: Vec<Duration> = plan.sources.iter().map(left).collect();
+        let began = |left: &Duration| at.checked_sub(interval.saturating_sub(*left)).unwrap_or(at);
+        Turns {
+            began: left.iter().map(began).collect(),
+            left: left.into_iter().min().unwrap_or(interval),
         }
     }
 
@@ -71,26 +79,45 @@ mod tests {
     #[test]
     fn every_moment_of_a_turn_tells_the_same_beginning() {
         let clock = TurnClock::start();
-        let plan = reading("a", &json!({"path": "apps/db"}));
-        let first = clock.turn_of(&plan, INTERVAL, clock.at + INTERVAL);
-        assert_eq!(first.began + INTERVAL, clock.at + INTERVAL + first.left);
-        let next = first.began + INTERVAL;
+        let plan = reading("a", &[json!({"path": "apps/db"})]);
+        let turn_at = |at| {
+            let turns = clock.turns_of(&plan, INTERVAL, at);
+            (turns.began[0], turns.left)
+        };
+        let (first, left) = turn_at(clock.at + INTERVAL);
+        assert_eq!(first + INTERVAL, clock.at + INTERVAL + left);
+        let next = first + INTERVAL;
         for nanoseconds in [0, 1, 999_999, 1_000_000, 5_000_000_123, 11_999_999_999] {
             let at = next + Duration::from_nanos(nanoseconds);
-            let turn = clock.turn_of(&plan, INTERVAL, at);
-            assert_eq!(turn.began, next, "{nanoseconds} ns after it began");
-            assert_eq!(at + turn.left, next + INTERVAL);
+            let (began, left) = turn_at(at);
+            assert_eq!(began, next, "{nanoseconds} ns after it began");
+            assert_eq!(at + left, next + INTERVAL);
         }
-        let last = clock.turn_of(&plan, INTERVAL, next - Duration::from_nanos(1));
-        assert_eq!(last.began, first.began);
+        assert_eq!(turn_at(next - Duration::from_nanos(1)).0, first);
+    }
+
+    #[test]
+    fn each_source_has_the_turns_of_its_place_and_the_next_of_them_is_waited_for() {
+        let clock = TurnClock::start();
+        let (db, mail) = (json!({"path": "apps/db"}), json!({"path": "apps/mail"}));
+        let at = clock.at + INTERVAL;
+        let turns = |sources: &[Value]| clock.turns_of(&reading("a", sources), INTERVAL, at);
+        let (alone, other) = (
+            turns(std::slice::from_ref(&db)),
+            turns(std::slice::from_ref(&mail)),
+        );
+        let both = turns(&[mail, db]);
+        assert_eq!(both.began, [other.began[0], alone.began[0]]);
+        assert_eq!(both.left, alone.left.min(other.left));
+        assert_eq!(both.latest(at), alone.began[0].max(other.began[0]));
     }
 
     #[test]
     fn the_secrets_of_a_project_share_their_turns_and_paths_have_their_own() {
         let clock = TurnClock::start();
-        let began = |namespace, place| {
-            let turn = clock.turn_of(&reading(namespace, &place), INTERVAL, clock.at + INTERVAL);
-            turn.began
+        let began = |namespace, place: Value| {
+            let turns = clock.turns_of(&reading(namespace, &[place]), INTERVAL, clock.at + INTERVAL);
+            turns.began[0]
         };
         let of_a_name = began("a", json!({"name": "db"}));
         assert_eq!(of_a_name, began("a", json!({"name": "mail"})));
@@ -107,14 +134,18 @@ mod tests {
         assert_ne!(of_a_path, began("a", json!({"path": "apps/mail"})));
     }
 
-    /// The plan of an object with one source.
-    fn reading(namespace: &str, place: &Value) -> Plan {
-        let mut source = place.clone();
-        source["storeRef"] = json!({"name": "store"});
+    /// The plan of an object with these sources.
+    fn reading(namespace: &str, places: &[Value]) -> Plan {
+        let source = |place: &Value| {
+            let mut source = place.clone();
+            source["storeRef"] = json!({"name": "store"});
+            source
+        };
+        let sources: Vec<Value> = places.iter().map(source).collect();
         let object = json!({
             "apiVersion": "keyward.dev/v1alpha1", "kind": "SyncedSecret",
             "metadata": {"namespace": namespace, "name": "object"},
-            "spec": {"sources": [source]},
+            "spec": {"sources": sources},
         });
         let object: SyncedSecret = serde_json::from_value(object).unwrap();
         plan::parse(&ObjectKey::new(namespace, "object"), &object).unwrap()

@@ -1,14 +1,14 @@
 //! What the Secret of one object looks like, and the one write that makes it right.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use keyward_core::fault::{Class, Fault};
 use keyward_core::reason::Reason;
 use keyward_core::secret::SecretMap;
 use keyward_core::sync::fingerprint::{Comparison, Content};
-use keyward_core::sync::observe::Before;
-use keyward_core::sync::ownership::{self, Deed, Desired, Ownership, Removal};
+use keyward_core::sync::observe::Difference;
+use keyward_core::sync::ownership::{self, Deed, Desired, LastWrite, OPAQUE, Ownership, Removal};
 use keyward_crds::synced_secret::SyncedSecretStatus;
 
 use super::pass::Pass;
@@ -59,6 +59,22 @@ pub(super) struct Written {
     pub deed: Deed,
 }
 
+/// What is left of a Secret after what was ours in it has been given up.
+pub(super) struct Remains {
+    /// What was done.
+    pub deed: Deed,
+    /// uid and resourceVersion of the Secret, where others have keys in it.
+    pub secret: Option<(String, String)>,
+}
+
+/// What a write would do.
+pub(super) struct Prospect {
+    /// Whether it may, and how.
+    pub verdict: Ownership,
+    /// How the Secret differs from what would be written.
+    pub difference: Difference,
+}
+
 impl SecretState {
     /// Whether it holds what was written.
     pub(super) fn is_intact(&self) -> bool {
@@ -76,16 +92,6 @@ impl SecretState {
             Self::Drifted(existing) | Self::Foreign(existing) => {
                 Some((existing.uid.clone(), existing.resource_version.clone()))
             }
-        }
-    }
-
-    /// As a report of what would change sees it. `same` says that what was rendered has the fingerprint of what was
-    /// written.
-    pub(super) fn before(&self, same: bool) -> Before {
-        match self {
-            Self::Missing => Before::Missing,
-            Self::Drifted(_) | Self::Foreign(_) => Before::Touched,
-            Self::Intact { .. } => Before::Intact { same },
         }
     }
 }
@@ -124,8 +130,7 @@ impl Writer {
         let Some(written) = ours.filter(|written| written.uid == existing.uid) else {
             return Ok(SecretState::Foreign(Box::new(existing)));
         };
-        let spec_type = &pass.object.spec.target.type_;
-        if is_intact(pass, plan, spec_type, &existing, &written.fingerprint) {
+        if is_intact(pass, plan, &existing, &written.fingerprint) {
             return Ok(SecretState::Intact {
                 uid: existing.uid,
                 resource_version: existing.resource_version,
@@ -144,24 +149,19 @@ impl Writer {
         rendered: &Rendered,
     ) -> Outcome<Written> {
         let same = rendered.is_as_written(old);
-        let existing = match secret {
-            SecretState::Intact {
-                uid,
-                resource_version,
-            } if same => {
-                return Ok(Written {
-                    uid,
-                    resource_version,
-                    deed: Deed::Nothing,
-                });
-            }
-            SecretState::Missing => None,
-            SecretState::Drifted(existing) | SecretState::Foreign(existing) => Some(existing),
-            SecretState::Intact {
-                uid,
-                resource_version,
-            } => Some(self.as_examined(&plan.target, &uid, &resource_version).await?),
-        };
+        if let SecretState::Intact {
+            uid,
+            resource_version,
+        } = &secret
+            && same
+        {
+            return Ok(Written {
+                uid: uid.clone(),
+                resource_version: resource_version.clone(),
+                deed: Deed::Nothing,
+            });
+        }
+        let existing = self.existing(&plan.target, secret).await?;
         let write = self.secrets.writing(&plan.target);
         let (deed, applied) = self
             .apply(pass, plan, old, existing.as_deref(), rendered, same)
@@ -174,22 +174,62 @@ impl Writer {
         })
     }
 
+    /// Says what a write would do, and does nothing.
+    pub(super) async fn prospect(
+        &self,
+        pass: &Pass<'_>,
+        plan: &Plan,
+        old: &SyncedSecretStatus,
+        secret: SecretState,
+        rendered: &Rendered,
+    ) -> Outcome<Prospect> {
+        let existing = self.existing(&plan.target, secret).await?;
+        let difference = existing
+            .as_deref()
+            .map(|existing| difference(existing, rendered))
+            .unwrap_or_default();
+        Ok(Prospect {
+            verdict: verdict(pass, old, existing.as_deref(), rendered),
+            difference,
+        })
+    }
+
+    /// What giving up everything of ours would do, without doing it.
+    pub(super) async fn prospect_of_removal(
+        &self,
+        object: &ObjectKey,
+        target: &ObjectKey,
+        secret: SecretState,
+    ) -> Outcome<Removal> {
+        let existing = self.existing(target, secret).await?;
+        let removal = |existing: Box<ExistingSecret>| {
+            ownership::removal(&existing.ownership(), &object.name, FIELD_MANAGER)
+        };
+        Ok(existing.map_or(Removal::Nothing, removal))
+    }
+
     /// The Secret as it was examined, before its values were asked for: a later one may hold later values, written
     /// by a process that took over.
-    async fn as_examined(
+    async fn existing(
         &self,
         target: &ObjectKey,
-        uid: &str,
-        resource_version: &str,
-    ) -> Outcome<Box<ExistingSecret>> {
+        secret: SecretState,
+    ) -> Outcome<Option<Box<ExistingSecret>>> {
+        let (uid, resource_version) = match secret {
+            SecretState::Missing => return Ok(None),
+            SecretState::Drifted(existing) | SecretState::Foreign(existing) => return Ok(Some(existing)),
+            SecretState::Intact {
+                uid,
+                resource_version,
+            } => (uid, resource_version),
+        };
         let existing = self.reader.secret(target).await?;
-        existing
-            .filter(|now| now.uid == uid && now.resource_version == resource_version)
-            .map(Box::new)
-            .ok_or_else(|| {
-                let message = format!("Secret {target} changed while its values were read");
-                Fault::new(Class::Conflict, Reason::Conflict, message)
-            })
+        let same = |now: &ExistingSecret| now.uid == uid && now.resource_version == resource_version;
+        let Some(existing) = existing.filter(same) else {
+            let message = format!("Secret {target} changed while its values were read");
+            return Err(Fault::new(Class::Conflict, Reason::Conflict, message));
+        };
+        Ok(Some(Box::new(existing)))
     }
 
     async fn apply(
@@ -201,20 +241,7 @@ impl Writer {
         rendered: &Rendered,
         same: bool,
     ) -> Outcome<(Deed, Applied)> {
-        let spec = &pass.object.spec.target;
-        let keys: BTreeSet<String> = rendered.data.keys().cloned().collect();
-        let adoption = translate::adoption(spec);
-        let owned = existing.map(ExistingSecret::ownership);
-        let desired = Desired {
-            object: &pass.key.name,
-            field_manager: FIELD_MANAGER,
-            secret_type: &spec.type_,
-            keys: &keys,
-            adoption: &adoption,
-            written_uid: old.secret.as_ref().map(|written| written.uid.as_str()),
-        };
-        let (precondition, whole, force, deed) = match (ownership::decide(owned.as_ref(), &desired), existing)
-        {
+        let (precondition, whole, force, deed) = match (verdict(pass, old, existing, rendered), existing) {
             (Ownership::Refused(fault), _) => return Err(fault.about(&format!("Secret {}", plan.target))),
             (Ownership::Update(update), Some(existing)) => {
                 let deed = if same { Deed::Repaired } else { Deed::Updated };
@@ -231,7 +258,7 @@ impl Writer {
             key: &plan.target,
             precondition: &precondition,
             data: &rendered.data,
-            secret_type: whole.then_some(spec.type_.as_str()),
+            secret_type: whole.then_some(rendered.secret_type.as_str()),
             labels: &rendered.labels,
             annotations: &rendered.annotations,
             mark: if whole {
@@ -250,7 +277,7 @@ impl Writer {
             return Ok(Deed::Nothing);
         }
         match self.reader.secret(target).await? {
-            Some(existing) => self.give_up(object, target, &existing).await,
+            Some(existing) => Ok(self.give_up(object, target, &existing).await?.deed),
             None => Ok(Deed::Nothing),
         }
     }
@@ -261,16 +288,14 @@ impl Writer {
         object: &ObjectKey,
         target: &ObjectKey,
         secret: SecretState,
-    ) -> Outcome<Deed> {
-        let existing = match secret {
-            SecretState::Missing => return Ok(Deed::Nothing),
-            SecretState::Drifted(existing) | SecretState::Foreign(existing) => existing,
-            SecretState::Intact {
-                uid,
-                resource_version,
-            } => self.as_examined(target, &uid, &resource_version).await?,
-        };
-        self.give_up(object, target, &existing).await
+    ) -> Outcome<Remains> {
+        match self.existing(target, secret).await? {
+            Some(existing) => self.give_up(object, target, &existing).await,
+            None => Ok(Remains {
+                deed: Deed::Nothing,
+                secret: None,
+            }),
+        }
     }
 
     /// The same for a Secret that has just been read.
@@ -279,15 +304,21 @@ impl Writer {
         object: &ObjectKey,
         target: &ObjectKey,
         existing: &ExistingSecret,
-    ) -> Outcome<Deed> {
+    ) -> Outcome<Remains> {
         match ownership::removal(&existing.ownership(), &object.name, FIELD_MANAGER) {
-            Removal::Nothing => Ok(Deed::Nothing),
+            Removal::Nothing => Ok(Remains {
+                deed: Deed::Nothing,
+                secret: Some((existing.uid.clone(), existing.resource_version.clone())),
+            }),
             Removal::Secret => {
                 self.applier
                     .delete(target, &existing.uid, &existing.resource_version)
                     .await?;
                 self.secrets.deleted(target, &existing.uid);
-                Ok(Deed::Deleted)
+                Ok(Remains {
+                    deed: Deed::Deleted,
+                    secret: None,
+                })
             }
             Removal::Keys => {
                 let kept_type = (existing.whole != Whole::No).then_some(existing.secret_type.as_str());
@@ -297,20 +328,59 @@ impl Writer {
                     .release(target, &existing.unchanged(), kept_type)
                     .await?;
                 write.answered(applied.entry(None));
-                Ok(Deed::Released)
+                Ok(Remains {
+                    deed: Deed::Released,
+                    secret: Some((applied.uid, applied.resource_version)),
+                })
             }
         }
     }
 }
 
-/// Whether the keys, labels and annotations that are ours are still what was written.
-fn is_intact(
+/// Decides what may be written.
+fn verdict(
     pass: &Pass<'_>,
-    plan: &Plan,
-    secret_type: &str,
-    existing: &ExistingSecret,
-    fingerprint: &str,
-) -> bool {
+    old: &SyncedSecretStatus,
+    existing: Option<&ExistingSecret>,
+    rendered: &Rendered,
+) -> Ownership {
+    let written = old.secret.as_ref();
+    let before = written.map(|written| written.key_names.iter().cloned().collect());
+    let written_keys: BTreeSet<String> = before.unwrap_or_default();
+    let owned = existing.map(ExistingSecret::ownership);
+    let desired = Desired {
+        object: &pass.key.name,
+        field_manager: FIELD_MANAGER,
+        secret_type: &rendered.secret_type,
+        keys: &rendered.data.keys().cloned().collect(),
+        adoption: &translate::adoption(&pass.object.spec.target),
+        written: written.map(|written| LastWrite {
+            uid: &written.uid,
+            keys: &written_keys,
+        }),
+    };
+    ownership::decide(owned.as_ref(), &desired)
+}
+
+fn difference(existing: &ExistingSecret, rendered: &Rendered) -> Difference {
+    let mut difference = Difference::default();
+    for (key, value) in &rendered.data {
+        match existing.data.get(key) {
+            None => difference.added.insert(key.clone()),
+            Some(now) if now.expose() != value.expose() => difference.changed.insert(key.clone()),
+            Some(_) => false,
+        };
+    }
+    let lacks = |wanted: &BTreeMap<String, String>, has: &BTreeMap<String, String>| {
+        wanted.iter().any(|(name, text)| has.get(name) != Some(text))
+    };
+    difference.metadata =
+        lacks(&rendered.labels, &existing.labels) || lacks(&rendered.annotations, &existing.annotations);
+    difference
+}
+
+/// Whether the keys, labels and annotations that are ours are still what was written.
+fn is_intact(pass: &Pass<'_>, plan: &Plan, existing: &ExistingSecret, fingerprint: &str) -> bool {
     if existing.owner.as_deref() != Some(&*pass.key.name) || existing.whole == Whole::LabelLost {
         return false;
     }
@@ -328,7 +398,7 @@ fn is_intact(
         .filter(|(key, _)| is_ours(key))
         .map(|(key, value)| (key.clone(), value.duplicate()))
         .collect();
-    let ours = |all: &std::collections::BTreeMap<String, String>, names: &[(String, _)]| {
+    let ours = |all: &BTreeMap<String, String>, names: &[(String, _)]| {
         let named = names
             .iter()
             .filter_map(|(name, _)| Some((name.clone(), all.get(name)?.clone())));
@@ -336,11 +406,19 @@ fn is_intact(
     };
     let labels = ours(&existing.labels, &plan.labels);
     let annotations = ours(&existing.annotations, &plan.annotations);
-    let content = Content {
-        secret_type,
-        labels: &labels,
-        annotations: &annotations,
-        data: &data,
+    let same_as = |secret_type| {
+        let content = Content {
+            secret_type,
+            labels: &labels,
+            annotations: &annotations,
+            data: &data,
+        };
+        pass.fingerprints.of_secret(&content).compare(fingerprint) == Comparison::Same
     };
-    pass.fingerprints.of_secret(&content).compare(fingerprint) == Comparison::Same
+    // A type that a template made is not kept, since values may be in it. It is the Secret's own, which cannot change;
+    // only a guest may have asked for none in particular.
+    match &plan.secret_type {
+        None => same_as(&pass.object.spec.target.type_),
+        Some(_) => same_as(&existing.secret_type) || same_as(OPAQUE),
+    }
 }

@@ -1,8 +1,12 @@
 //! What to do when there is nothing to read: the last good value stays unless the store itself says that it was
 //! deleted or destroyed *and* the object asks for a removal.
 
+use super::digest;
 use crate::fault::{Class, Fault};
 use crate::reason::Reason;
+
+/// The longest list of lost places that is spelled out, in bytes.
+const MOST_SPELLED: usize = 200;
 
 /// The ways in which a value can be missing. Only `Deleted` and `Destroyed` are the store's own word that it was
 /// there and is gone on purpose.
@@ -86,6 +90,12 @@ impl Absence {
         }
     }
 
+    /// What is said of a place that is gone in this way.
+    #[must_use]
+    pub fn of(self, label: &str) -> String {
+        format!("{label} {}", self.words())
+    }
+
     fn words(self) -> &'static str {
         match self {
             Self::NotFound => "is not there",
@@ -137,7 +147,7 @@ impl WhenGone {
             .filter(|gone| !(let_go && gone.unlisted.is_some_and(|name| lost.contains(&name))));
         let mut settlement = Settlement::Complete;
         for gone in missed {
-            let cause = || format!("{} {}", gone.label, gone.absence.words());
+            let cause = || gone.absence.of(gone.label);
             settlement = match (self.decide(gone.absence), settlement) {
                 (GonePolicy::Keep, _) => return Err(gone.kept(acknowledged.annotation, &leave)),
                 (GonePolicy::RemoveKeys, Settlement::Complete) => Settlement::RemoveKeys(cause()),
@@ -157,7 +167,7 @@ impl Gone<'_> {
         let Self { label, absence, .. } = self;
         let reason = absence.reason();
         if self.unlisted.is_none() {
-            let message = format!("{label} {}", absence.words());
+            let message = absence.of(label);
             let advice = format!("{}; the last value is kept", absence.remedy());
             return Fault::new(Class::Absent, reason, message).advise(advice);
         }
@@ -168,9 +178,15 @@ impl Gone<'_> {
     }
 }
 
-/// The text that lets go exactly these places.
+/// The text that lets go exactly these places. Many are summed up: a condition and an event have room for few.
 fn letting_go(names: &[&str]) -> String {
-    format!("{}->gone", names.join(","))
+    let all = names.join(",");
+    if all.len() <= MOST_SPELLED {
+        format!("{all}->gone")
+    } else {
+        let digest = digest::of_names(names.iter().copied());
+        format!("{}-lost:{digest}->gone", names.len())
+    }
 }
 
 #[cfg(test)]
@@ -287,6 +303,29 @@ mod tests {
         let named_too = [gone[0], gone[1], named("db", NotFound)];
         let fault = STRICTEST.settle(&named_too, both).expect_err("db was not let go");
         assert!(fault.message.starts_with("db is not there"), "{fault}");
+    }
+
+    #[test]
+    fn many_lost_places_are_let_go_by_their_number_and_digest() {
+        let labels: Vec<String> = (0..40).map(|number| format!("apps/service-{number}")).collect();
+        let lost = |labels: &[String]| {
+            let gone: Vec<_> = labels
+                .iter()
+                .map(|label| Gone {
+                    label,
+                    unlisted: Some(label),
+                    absence: NotFound,
+                })
+                .collect();
+            let fault = STRICTEST.settle(&gone, NOTHING_SAID).expect_err("they are kept");
+            let (_, words) = fault.advice.split_once("acknowledge: ").expect("it says how");
+            let words = words.split('`').next().expect("it is quoted").to_owned();
+            assert_eq!(STRICTEST.settle(&gone, saying(&words)), Ok(Settlement::Complete));
+            words
+        };
+        let all = lost(&labels);
+        assert!(all.starts_with("40-lost:") && all.len() < 60, "{all}");
+        assert_ne!(all, lost(&labels[1..]), "it names exactly these");
     }
 
     #[test]

@@ -11,12 +11,26 @@ pub struct Occasion {
     pub generation: i64,
     /// The generation that its Secret was made from; `None` where there is no such Secret.
     pub made_from: Option<i64>,
-    /// Whether the Secret holds what was written.
-    pub intact: bool,
+    /// What the Secret holds.
+    pub held: Held,
+    /// Whether the last pass came to something else than a Secret that would come about again with the same values:
+    /// what an observer would write, or a Secret that is to be gone.
+    pub concluded: bool,
     /// Whether a refresh was asked for that has not been carried out.
     pub requested: bool,
     /// Whether one success is enough for each spec.
     pub once: bool,
+}
+
+/// What a Secret holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// What was written, with a value of every place.
+    Complete,
+    /// What was written, without keys whose values the stores reported gone.
+    Lacking,
+    /// Something else, or there is none.
+    Other,
 }
 
 /// The last time that every place of an object was asked about.
@@ -40,20 +54,27 @@ impl Occasion {
     /// Whether the Secret is as the present spec and the accepted versions make it.
     #[must_use]
     pub fn settled(&self) -> bool {
-        self.intact && !self.spec_changed()
+        self.held != Held::Other && !self.spec_changed()
     }
 
-    /// Whether the pass can end before a store is asked for.
+    /// Whether the same values would bring about the same again, so that a look tells whether there is anything to do.
+    #[must_use]
+    pub fn at_rest(&self) -> bool {
+        self.settled() || self.concluded
+    }
+
+    /// Whether the pass can end before a store is asked for. A Secret that lacks keys which its store reported gone is
+    /// no success yet.
     #[must_use]
     pub fn needs_no_store(&self) -> bool {
-        self.settled() && self.once && !self.requested
+        self.settled() && self.held == Held::Complete && self.once && !self.requested
     }
 
     /// Whether the look that was made earlier in this turn serves this pass too: something else than the turn woke
     /// the object, and the stores, as they are now, have been asked already.
     #[must_use]
     pub fn served_by<T: Ord>(&self, last: &LastLook<T>, turn_began: &T, newest_door: u64) -> bool {
-        self.settled()
+        self.at_rest()
             && !self.requested
             && !last.failed_since
             && last.through >= newest_door
@@ -93,7 +114,8 @@ impl Occasion {
 pub fn fails_again(reason: Reason) -> bool {
     matches!(
         reason,
-        Reason::FieldNotFound
+        Reason::SpecInvalid
+            | Reason::FieldNotFound
             | Reason::DecodeFailed
             | Reason::KeyConflict
             | Reason::KeyInvalid
@@ -117,7 +139,7 @@ mod tests {
     #[test]
     fn only_what_rests_on_values_object_and_secret_fails_again() {
         let again = Reason::ALL.iter().copied().filter(|reason| fails_again(*reason));
-        assert_eq!(again.count(), 13);
+        assert_eq!(again.count(), 14);
         for reason in [
             Reason::ClusterUnavailable,
             Reason::ClusterDenied,
@@ -133,7 +155,8 @@ mod tests {
     const SETTLED: Occasion = Occasion {
         generation: 3,
         made_from: Some(3),
-        intact: true,
+        held: Held::Complete,
+        concluded: false,
         requested: false,
         once: false,
     };
@@ -182,11 +205,15 @@ mod tests {
                 ..once
             },
             Occasion {
-                intact: false,
+                held: Held::Other,
                 ..once
             },
             Occasion {
                 requested: true,
+                ..once
+            },
+            Occasion {
+                held: Held::Lacking,
                 ..once
             },
             Occasion { once: false, ..once },
@@ -214,12 +241,17 @@ mod tests {
         }
         assert!(!SETTLED.served_by(&LOOKED, &TURN, 8), "a door was built since");
         let drifted = Occasion {
-            intact: false,
+            held: Held::Other,
             ..SETTLED
         };
         for occasion in [never_made(), edited(), requested(), drifted] {
             assert!(!occasion.served_by(&LOOKED, &TURN, 7), "{occasion:?}");
         }
+        let observer = Occasion {
+            concluded: true,
+            ..never_made()
+        };
+        assert!(observer.served_by(&LOOKED, &TURN, 7), "it would come to the same");
     }
 
     #[test]
@@ -233,7 +265,7 @@ mod tests {
             (requested(), None, now),
             (
                 Occasion {
-                    intact: false,
+                    held: Held::Other,
                     ..SETTLED
                 },
                 None,
@@ -249,11 +281,13 @@ mod tests {
     }
 
     fn any_occasion() -> impl Strategy<Value = Occasion> {
-        (0_i64..3, proptest::option::of(0_i64..3), any::<[bool; 3]>()).prop_map(
-            |(generation, made_from, [intact, requested, once])| Occasion {
+        let held = prop::sample::select(vec![Held::Complete, Held::Lacking, Held::Other]);
+        (0_i64..3, prop::option::of(0_i64..3), held, any::<[bool; 3]>()).prop_map(
+            |(generation, made_from, held, [concluded, requested, once])| Occasion {
                 generation,
                 made_from,
-                intact,
+                held,
+                concluded,
                 requested,
                 once,
             },
@@ -273,7 +307,7 @@ mod tests {
         #[test]
         fn what_is_not_as_written_always_asks(occasion in any_occasion(), at in 0..300) {
             let last = LastLook { at: Some(at), through: u64::MAX, failed_since: false };
-            if !occasion.settled() {
+            if !occasion.at_rest() {
                 prop_assert!(!occasion.needs_no_store() && !occasion.served_by(&last, &TURN, 0));
             }
         }

@@ -4,6 +4,7 @@ pub mod absence;
 pub mod allowance;
 pub mod decode;
 pub mod departure;
+mod digest;
 pub mod fields;
 pub mod find;
 pub mod fingerprint;

@@ -76,8 +76,17 @@ pub struct Desired<'a> {
     pub keys: &'a BTreeSet<String>,
     /// Consent to write into a Secret that is not ours.
     pub adoption: &'a Adoption,
-    /// The uid of the Secret that the object wrote last.
-    pub written_uid: Option<&'a str>,
+    /// What the object wrote last; `None` where nothing is known of it.
+    pub written: Option<LastWrite<'a>>,
+}
+
+/// A Secret as it was written last.
+#[derive(Debug, Clone, Copy)]
+pub struct LastWrite<'a> {
+    /// Its uid.
+    pub uid: &'a str,
+    /// The keys that were ours in it.
+    pub keys: &'a BTreeSet<String>,
 }
 
 /// What may be written.
@@ -191,8 +200,9 @@ fn update(existing: &Existing, desired: &Desired<'_>) -> Result<Update, Fault> {
         return Err(fault(
             Reason::TypeConflict,
             format!(
-                "the Secret has type `{}`, which cannot be changed to `{}`",
-                existing.secret_type, desired.secret_type
+                // The wanted one may be made of values.
+                "the Secret has type `{}`, which cannot be changed to the wanted one",
+                existing.secret_type
             ),
         )
         .advise("delete the Secret, or choose another name"));
@@ -218,7 +228,7 @@ fn is_ours(existing: &Existing, desired: &Desired<'_>) -> Result<bool, Fault> {
             fault(Reason::SecretNotOwned, format!("the Secret is kept by `{other}`"))
                 .advise("choose another name for one of them"),
         ),
-        None => Ok(desired.written_uid == Some(existing.uid.as_str())
+        None => Ok(desired.written.is_some_and(|written| written.uid == existing.uid)
             && existing
                 .keys
                 .values()
@@ -241,7 +251,7 @@ fn taken(existing: &Existing, desired: &Desired<'_>, whole: bool) -> Result<BTre
             .collect();
         let free = others.is_empty() && (whole || !owners.is_empty());
         let given = matches!(desired.adoption, Adoption::TakeKeys(keys) if keys.contains(key));
-        let edited = whole && others.iter().all(|owner| !owner.applies);
+        let edited = whole && others.iter().all(|owner| !owner.applies) && desired.had(existing, key);
         if free {
             continue;
         }
@@ -272,6 +282,15 @@ fn contested_fault(contested: &[(&String, Vec<&Manager>)]) -> Fault {
     fault(Reason::KeyOwnedByOther, list.join(", ")).advise(
         "let go of them there, rename the keys, or take them over with `adoption` and policy `TakeKeys`",
     )
+}
+
+impl Desired<'_> {
+    /// Whether a key may have been ours in this Secret. Of one that was not written by the object, such as one that was
+    /// put back from a backup, its mark is all there is to go by.
+    fn had(&self, existing: &Existing, key: &str) -> bool {
+        let written = self.written.filter(|written| written.uid == existing.uid);
+        written.is_none_or(|written| written.keys.contains(key))
+    }
 }
 
 impl Manager {

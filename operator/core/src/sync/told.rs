@@ -1,5 +1,7 @@
 //! What is told about an object after a pass that did not fail: its conditions and the notes that go with them.
 
+use std::time::Duration;
+
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::ownership::Deed;
@@ -86,17 +88,44 @@ impl State {
     }
 }
 
-/// What `Expiring` says of values with these expiries; `None` where none is near.
-pub fn expiring(expiries: impl IntoIterator<Item = DateTime<Utc>>, now: DateTime<Utc>) -> Option<Said> {
-    let soonest = expiries.into_iter().min()?;
-    (soonest <= now + WARN_AHEAD).then(|| Said {
-        holds: Some(true),
-        reason: Reason::RemoteExpiring,
-        message: format!(
-            "a value expires in its store at {}; store a new one before",
-            soonest.to_rfc3339()
-        ),
-    })
+/// When a store is going to stop serving a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expiry {
+    /// Never, as far as it says.
+    None,
+    /// So late that it is warned of only after this time.
+    Later(Duration),
+    /// Soon: this is what `Expiring` says.
+    Near(Said),
+}
+
+impl Expiry {
+    /// The soonest of these.
+    pub fn of(expiries: impl IntoIterator<Item = DateTime<Utc>>, now: DateTime<Utc>) -> Self {
+        let Some(soonest) = expiries.into_iter().min() else {
+            return Self::None;
+        };
+        match (soonest - WARN_AHEAD - now).to_std() {
+            Ok(wait) if !wait.is_zero() => Self::Later(wait),
+            _ => Self::Near(Said {
+                holds: Some(true),
+                reason: Reason::RemoteExpiring,
+                message: format!(
+                    "a value expires in its store at {}; store a new one before",
+                    soonest.to_rfc3339()
+                ),
+            }),
+        }
+    }
+
+    /// How long it is until that has to be said.
+    #[must_use]
+    pub fn warned_of_in(&self) -> Option<Duration> {
+        match self {
+            Self::Later(wait) => Some(*wait),
+            Self::None | Self::Near(_) => None,
+        }
+    }
 }
 
 /// What is noted of what was done to the Secret of an object that had been synced before, or not.
@@ -185,11 +214,22 @@ mod tests {
     #[test]
     fn the_soonest_expiry_is_warned_of_a_week_ahead() {
         let at = |days| DateTime::UNIX_EPOCH + TimeDelta::days(days);
-        assert_eq!(expiring([], at(0)), None);
-        assert_eq!(expiring([at(8)], at(0)), None);
-        let said = expiring([at(30), at(7)], at(0)).expect("seven days are near");
-        assert!(said.message.contains("1970-01-08"), "{}", said.message);
-        assert!(expiring([at(1)], at(3)).is_some(), "past is nearer still");
+        assert_eq!(Expiry::of([], at(0)), Expiry::None);
+        let later = Expiry::of([at(30), at(8)], at(0));
+        let one_day = Duration::from_hours(24);
+        assert_eq!(later, Expiry::Later(one_day));
+        assert_eq!(
+            later.warned_of_in(),
+            Some(one_day),
+            "also where nothing else is due"
+        );
+        for (soonest, now) in [(7, 0), (1, 3)] {
+            let Expiry::Near(said) = Expiry::of([at(30), at(soonest)], at(now)) else {
+                panic!("seven days are near, and past is nearer still");
+            };
+            let date = format!("1970-01-0{}", soonest + 1);
+            assert!(said.message.contains(&date), "{}", said.message);
+        }
     }
 
     #[test]

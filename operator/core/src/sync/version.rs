@@ -18,15 +18,6 @@ pub struct SeenVersion {
     pub created: Option<DateTime<Utc>>,
 }
 
-/// Why a version may be taken although it does not follow the last one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Consent<'a> {
-    /// The spec differs from the one the last version was accepted under: an edit may go back on purpose.
-    pub spec_changed: bool,
-    /// The acknowledgement on the object, matched against [`Regression::acknowledgement`].
-    pub acknowledged: Option<&'a str>,
-}
-
 /// How the version a store shows relates to the one accepted before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VersionStep {
@@ -38,7 +29,7 @@ pub enum VersionStep {
     Newer,
     /// It was created later although its number does not follow: the remote secret was deleted and made anew.
     NewLineage,
-    /// It does not follow, and a changed spec or an acknowledgement says that this is meant.
+    /// It does not follow, and an acknowledgement says that this is meant.
     Acknowledged,
     /// It does not follow: keep the last value and ask.
     Regressed(Regression),
@@ -109,7 +100,8 @@ impl fmt::Display for SeenVersion {
     }
 }
 
-/// Places `offered` in the lineage that `accepted` belongs to.
+/// Places `offered` in the lineage that `accepted` belongs to. `acknowledged` is what somebody says on the object to be
+/// meant; it counts where it is the [`Regression::acknowledgement`] of this very step.
 ///
 /// The first matching rule holds:
 /// 1. Without an accepted version, or with one that says nothing, it is the first.
@@ -119,7 +111,11 @@ impl fmt::Display for SeenVersion {
 /// 4. A number that is not higher, created later, is a new lineage.
 /// 5. Anything else went backwards.
 #[must_use]
-pub fn step(accepted: Option<&SeenVersion>, offered: &SeenVersion, consent: Consent<'_>) -> VersionStep {
+pub fn step(
+    accepted: Option<&SeenVersion>,
+    offered: &SeenVersion,
+    acknowledged: Option<&str>,
+) -> VersionStep {
     let Some(accepted) = accepted.filter(|seen| **seen != SeenVersion::default()) else {
         return VersionStep::First;
     };
@@ -127,10 +123,7 @@ pub fn step(accepted: Option<&SeenVersion>, offered: &SeenVersion, consent: Cons
     let VersionStep::Regressed(regression) = &natural else {
         return natural;
     };
-    let named = consent
-        .acknowledged
-        .is_some_and(|text| text == regression.acknowledgement());
-    if consent.spec_changed || named {
+    if acknowledged.is_some_and(|text| text == regression.acknowledgement()) {
         VersionStep::Acknowledged
     } else {
         natural
@@ -197,13 +190,13 @@ mod tests {
     }
 
     fn plain(accepted: &SeenVersion, offered: &SeenVersion) -> VersionStep {
-        step(Some(accepted), offered, Consent::default())
+        step(Some(accepted), offered, None)
     }
 
     #[test]
     fn numbers_follow_the_table() {
         let accepted = numbered(5, 100);
-        assert_eq!(step(None, &accepted, Consent::default()), VersionStep::First);
+        assert_eq!(step(None, &accepted, None), VersionStep::First);
         assert_eq!(plain(&accepted, &numbered(5, 100)), VersionStep::Same);
         assert_eq!(plain(&accepted, &numbered(6, 101)), VersionStep::Newer);
         assert_eq!(plain(&accepted, &numbered(9, 100)), VersionStep::Newer);
@@ -248,24 +241,16 @@ mod tests {
     }
 
     #[test]
-    fn an_edit_or_the_fitting_acknowledgement_lets_it_back() {
+    fn the_fitting_acknowledgement_lets_it_back() {
         let (accepted, offered) = (numbered(5, 100), numbered(4, 90));
         let VersionStep::Regressed(regression) = plain(&accepted, &offered) else {
             panic!("going back must be seen");
         };
         let text = regression.acknowledgement();
         assert_eq!(text, "5@100->4@90");
-        let fits = Consent {
-            acknowledged: Some(&text),
-            ..Consent::default()
-        };
+        let fits = Some(text.as_str());
         assert_eq!(step(Some(&accepted), &offered, fits), VersionStep::Acknowledged);
         assert!(!step(Some(&accepted), &numbered(3, 80), fits).may_take());
-        let edited = Consent {
-            spec_changed: true,
-            ..Consent::default()
-        };
-        assert_eq!(step(Some(&accepted), &offered, edited), VersionStep::Acknowledged);
     }
 
     fn any_version() -> impl Strategy<Value = SeenVersion> {
@@ -304,11 +289,15 @@ mod tests {
         #[test]
         fn consent_changes_nothing_but_a_regression(a in any_version(), b in any_version()) {
             let natural = plain(&a, &b);
-            let edited = step(Some(&a), &b, Consent { spec_changed: true, acknowledged: None });
+            let text = match &natural {
+                VersionStep::Regressed(regression) => regression.acknowledgement(),
+                _ => "5@100->4@90".to_owned(),
+            };
+            let acknowledged = step(Some(&a), &b, Some(&text));
             if natural.may_take() {
-                prop_assert_eq!(natural, edited);
+                prop_assert_eq!(natural, acknowledged);
             } else {
-                prop_assert_eq!(edited, VersionStep::Acknowledged);
+                prop_assert_eq!(acknowledged, VersionStep::Acknowledged);
             }
         }
     }

@@ -59,8 +59,8 @@ impl SyncController {
             };
             let trace = seen.map_or(Trace::Written(existing.written_at), Trace::Seen);
             if departure::was_meant(definition, trace) {
-                let deed = self.writer.give_up(key, &secret, &existing).await?;
-                self.count(deed, key, &secret);
+                let remains = self.writer.give_up(key, &secret, &existing).await?;
+                self.count(remains.deed, key, &secret);
             } else {
                 left = true;
             }

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use keyward_core::backoff::delay_after;
 use keyward_core::fault::Fault;
 use keyward_core::reason::Reason;
-use keyward_core::schedule::due_again;
-use keyward_core::sync::told::{self, Note, State};
+use keyward_core::schedule::{ROLLOUT_LOOK, due_again};
+use keyward_core::sync::told::{self, Note, Said, State};
 use keyward_crds::SyncedSecret;
 use keyward_crds::synced_secret::SyncedSecretStatus;
 use tokio::time::Instant;
 
-use super::super::index::{Memory, Stuck, target_of};
-use super::super::pass::{Done, Pass};
+use super::super::index::{Conclusion, Memory, target_of};
+use super::super::pass::{Done, Identity, Pass};
 use super::super::rollout;
 use super::{KIND, SyncController};
 use crate::cluster::conditions::{self, Wanted};
@@ -27,6 +28,7 @@ pub(super) struct Record<'a> {
     controller: &'a SyncController,
     key: &'a ObjectKey,
     object: &'a Arc<SyncedSecret>,
+    memory: &'a Memory,
     uid: &'a str,
     generation: i64,
     /// When the pass began.
@@ -39,12 +41,18 @@ impl<'a> Record<'a> {
     /// A record of a pass that has just ended.
     pub(super) fn new(controller: &'a SyncController, pass: &Pass<'a>) -> Self {
         let Pass {
-            key, object, now, at, ..
+            key,
+            object,
+            memory,
+            now,
+            at,
+            ..
         } = *pass;
         Self {
             controller,
             key,
             object,
+            memory,
             uid: object.metadata.uid.as_deref().unwrap_or_default(),
             generation: object.metadata.generation.unwrap_or_default(),
             now,
@@ -57,22 +65,22 @@ impl<'a> Record<'a> {
         let Done {
             mut status,
             state,
+            conclusion,
+            intact,
             looked_through,
             next_look,
             deed,
             new_lineage,
         } = done;
-        if self.writes_another_secret(&status) {
-            self.controller.release_others(self.key, self.object).await?;
-        }
+        self.tidy(&state).await?;
         status.observed_generation = Some(self.generation);
         let keys = status.secret.as_ref().map_or(0, |secret| secret.keys);
         let ready = state.ready(usize::try_from(keys).unwrap_or_default());
         let wanted = Wanted::of("Ready", &ready, self.generation);
         let failed_with = conditions::failed_with(&status.conditions, "Ready");
         let news = conditions::set(&mut status.conditions, &wanted, self.now);
-        self.warn_of_expiry(&mut status);
-        let rolling = self.roll_out(&mut status, &state).await?;
+        let warning = self.warn_of_expiry(&mut status);
+        let rollout = self.roll_out(&mut status, &state).await;
         self.write_status(&status).await?;
         if news && matches!(state, State::Removed { .. }) {
             self.publish(EventKind::Warning, Reason::SecretRemoved, &ready.message);
@@ -85,26 +93,27 @@ impl<'a> Record<'a> {
         if let Some(note) = new_lineage {
             self.publish(EventKind::Warning, Reason::NewLineage, &note);
         }
-        self.remember(&status, looked_through, next_look);
+        self.remember(looked_through, next_look, conclusion, intact);
         let recovery = told::note_of_recovery(failed_with, &state, deed);
         self.note(recovery, &ready.message);
-        Ok(due_again(next_look, rolling))
+        Ok(due_again([next_look, rollout, warning]))
     }
 
     /// Records a pass that failed: the last good Secret stays. Returns how often in a row.
-    pub(super) async fn failure(&self, memory: &Memory, fault: &Fault, stuck: Option<Arc<Stuck>>) -> u32 {
-        let failures = memory.failures.saturating_add(1);
+    pub(super) async fn failure(&self, fault: &Fault, conclusion: Option<Arc<Conclusion>>) -> u32 {
+        let failures = self.memory.failures.saturating_add(1);
         self.controller.index.remember(self.key, self.uid, |memory| {
             memory.failures = failures;
-            memory.stuck = stuck;
+            memory.conclusion = conclusion;
             memory.failing_since.get_or_insert(self.now);
         });
         tracing::warn!(object = %self.key, reason = %fault.reason.as_str(), request_id = fault.request_id.as_deref(), "{fault}");
-        if !fault.is_worth_telling() {
+        if !fault.is_worth_telling(failures) {
             return failures;
         }
         let mut status = self.object.status.clone().unwrap_or_default();
         status.observed_generation = Some(self.generation);
+        self.warn_of_expiry(&mut status);
         let message = fault.to_string();
         let wanted = Wanted {
             type_: "Ready",
@@ -123,61 +132,77 @@ impl<'a> Record<'a> {
         failures
     }
 
-    fn writes_another_secret(&self, status: &SyncedSecretStatus) -> bool {
-        let before = self
-            .object
-            .status
-            .as_ref()
-            .and_then(|status| status.secret.as_ref());
-        match (before, &status.secret) {
-            (Some(before), Some(now)) => before.name != now.name,
-            _ => false,
+    /// Gives up what the object has in other Secrets than the one it keeps now: once for each spec, since another spec is
+    /// what changes the Secret.
+    async fn tidy(&self, state: &State) -> Outcome<()> {
+        let writes = matches!(state, State::Synced | State::Removed { .. });
+        if writes && self.memory.tidied != Some(self.generation) {
+            self.controller.release_others(self.key, self.object).await?;
+            self.controller
+                .index
+                .remember(self.key, self.uid, |memory| memory.tidied = Some(self.generation));
         }
+        Ok(())
     }
 
-    /// Says ahead that a store is going to stop serving a value.
-    fn warn_of_expiry(&self, status: &mut SyncedSecretStatus) {
+    /// Says ahead that a store is going to stop serving a value. Returns how long it is until that has to be said.
+    fn warn_of_expiry(&self, status: &mut SyncedSecretStatus) -> Option<Duration> {
         let expiries = status.versions.iter().filter_map(|version| version.expires);
-        let Some(said) = told::expiring(expiries, self.now) else {
-            conditions::remove(&mut status.conditions, "Expiring");
-            return;
-        };
-        let wanted = Wanted::of("Expiring", &said, self.generation);
-        if conditions::set(&mut status.conditions, &wanted, self.now) {
-            self.publish(EventKind::Warning, said.reason, &said.message);
+        let expiry = told::Expiry::of(expiries, self.now);
+        match &expiry {
+            told::Expiry::Near(said) => {
+                let wanted = Wanted::of("Expiring", said, self.generation);
+                if conditions::set(&mut status.conditions, &wanted, self.now) {
+                    self.warn(said.reason, &said.message);
+                }
+            }
+            told::Expiry::None | told::Expiry::Later(_) => {
+                conditions::remove(&mut status.conditions, "Expiring");
+            }
         }
+        expiry.warned_of_in()
     }
 
-    /// Restarts consumers where the Secret is as it should be. Returns whether a rollout is under way.
-    async fn roll_out(&self, status: &mut SyncedSecretStatus, state: &State) -> Outcome<bool> {
+    /// Restarts consumers where the Secret is as it should be. Returns when to look at them again.
+    async fn roll_out(&self, status: &mut SyncedSecretStatus, state: &State) -> Option<Duration> {
         if self.object.spec.consumers.is_empty() {
             status.rollout = None;
             conditions::remove(&mut status.conditions, "RolledOut");
-            return Ok(false);
+            return None;
         }
-        let Some(secret) = status.secret.as_ref().filter(|_| *state == State::Synced) else {
-            return Ok(false);
-        };
+        let as_it_should_be = matches!(state, State::Synced | State::Removed { .. });
+        let secret = status.secret.as_ref().filter(|_| as_it_should_be)?;
         let SyncController {
             workloads, rollouts, ..
         } = self.controller;
-        let step = rollout::advance(workloads, rollouts, self.key, self.object, &secret.values).await?;
+        let step = rollout::advance(workloads, rollouts, self.key, self.object, &secret.values).await;
         for kind in &step.restarted {
             self.controller.metrics.rolled_out(&format!("{kind:?}"));
         }
-        let done = step.said.holds == Some(true);
-        let wanted = Wanted::of("RolledOut", &step.said, self.generation);
-        let news = conditions::set(&mut status.conditions, &wanted, self.now);
-        if news && step.said.reason != Reason::RolloutProgressing {
-            let kind = if done {
-                EventKind::Normal
-            } else {
-                EventKind::Warning
-            };
-            self.publish(kind, step.said.reason, &step.said.message);
-        }
         status.rollout = Some(step.status);
-        Ok(!done)
+        let refusals = step.refused.as_ref().map(|_| self.memory.refused_restarts + 1);
+        self.controller.index.remember(self.key, self.uid, |memory| {
+            memory.refused_restarts = refusals.unwrap_or_default();
+        });
+        let said = match &step.refused {
+            Some(fault) if fault.is_worth_telling(refusals.unwrap_or_default()) => Said {
+                holds: Some(false),
+                reason: fault.reason,
+                message: fault.to_string(),
+            },
+            _ => step.said,
+        };
+        let wanted = Wanted::of("RolledOut", &said, self.generation);
+        let news = conditions::set(&mut status.conditions, &wanted, self.now);
+        if news && said.reason == Reason::RolloutComplete {
+            self.publish(EventKind::Normal, said.reason, &said.message);
+        } else if news && said.reason != Reason::RolloutProgressing {
+            self.warn(said.reason, &said.message);
+        }
+        match (&step.refused, refusals) {
+            (Some(fault), Some(refusals)) => Some(delay_after(fault, refusals, rand::random())),
+            _ => (said.holds != Some(true)).then_some(ROLLOUT_LOOK),
+        }
     }
 
     async fn write_status(&self, status: &SyncedSecretStatus) -> Outcome<()> {
@@ -200,9 +225,10 @@ impl<'a> Record<'a> {
 
     fn remember(
         &self,
-        status: &SyncedSecretStatus,
         looked_through: Option<u64>,
         next_look: Option<Duration>,
+        conclusion: Option<Arc<Conclusion>>,
+        intact: Option<Identity>,
     ) {
         self.controller.index.remember(self.key, self.uid, |memory| {
             if let Some(door) = looked_through {
@@ -211,17 +237,20 @@ impl<'a> Record<'a> {
                 memory.last_check = Some(self.now);
             }
             memory.failures = 0;
-            memory.stuck = None;
+            memory.conclusion = conclusion;
             memory.failing_since = None;
             memory.next_check =
                 next_look.and_then(|wait| self.now.checked_add_signed(TimeDelta::from_std(wait).ok()?));
-            if let Some(secret) = &status.secret {
-                memory.intact = Some((
-                    secret.uid.as_str().into(),
-                    secret.resource_version.as_str().into(),
-                ));
+            if let Some((uid, resource_version)) = intact {
+                memory.intact = Some((uid.into(), resource_version.into()));
             }
         });
+    }
+
+    /// Tells of something that somebody should look into although the Secret is as it should be.
+    fn warn(&self, reason: Reason, message: &str) {
+        self.controller.metrics.failed(KIND, reason);
+        self.publish(EventKind::Warning, reason, message);
     }
 
     fn note(&self, note: Option<Note>, otherwise: &str) {

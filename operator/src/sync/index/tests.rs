@@ -42,6 +42,29 @@ fn a_late_echo_does_not_undo_our_own_status() {
 }
 
 #[test]
+fn who_reads_from_several_stores_waits_for_them_alone() {
+    let index = SyncIndex::default();
+    let put = |name: &str, stores: &[&str]| {
+        let key = ObjectKey::new("apps", name);
+        let mut object = object(1, "a", "one");
+        let source = object.spec.sources[0].clone();
+        object.spec.sources = stores
+            .iter()
+            .map(|store| {
+                let mut source = source.clone();
+                source.store_ref.name = (*store).to_owned();
+                source
+            })
+            .collect();
+        index.put(&key, &object);
+        index.lane(&key).expect("it exists")
+    };
+    let both = put("both", &["a", "b"]);
+    assert_eq!(both, put("both-too", &["b", "a", "b"]));
+    assert!(![put("one", &["a"]), put("other", &["b"])].contains(&both));
+}
+
+#[test]
 fn memory_ends_with_the_object() {
     let index = SyncIndex::default();
     let key = ObjectKey::new("apps", "db");

@@ -50,7 +50,7 @@ fn wanting(existing: Option<&Existing>, keys: &[&str], adoption: &Adoption) -> O
             secret_type: OPAQUE,
             keys: &keys,
             adoption,
-            written_uid: None,
+            written: None,
         },
     )
 }
@@ -154,6 +154,31 @@ fn a_hand_edit_of_ours_is_taken_back_and_a_declared_key_is_not() {
 }
 
 #[test]
+fn what_somebody_added_to_our_secret_is_not_a_hand_edit_of_ours() {
+    let existing = ours(&[("a", &["kubectl-edit!"]), ("x", &["controller!"])]);
+    let (keys, had) = (set(&["a", "x"]), set(&["a"]));
+    let wanting_after = |uid| {
+        let desired = Desired {
+            object: "db",
+            field_manager: US,
+            secret_type: OPAQUE,
+            keys: &keys,
+            adoption: &Adoption::Never,
+            written: Some(LastWrite { uid, keys: &had }),
+        };
+        decide(Some(&existing), &desired)
+    };
+    let Ownership::Refused(fault) = wanting_after("u1") else {
+        panic!("`x` was never ours");
+    };
+    assert_eq!(fault.reason, Reason::KeyOwnedByOther);
+    assert!(fault.message.contains("`x` is owned by controller"), "{fault}");
+    assert!(!fault.message.contains("`a`"), "{fault}");
+    // What a backup brought back carries our mark and the backup's hand on every key.
+    assert_eq!(updated(wanting_after("u0")).take, keys);
+}
+
+#[test]
 fn a_guest_does_not_take_edited_keys() {
     let guest = Existing {
         whole: false,
@@ -187,13 +212,13 @@ fn another_object_of_ours_is_respected() {
 #[test]
 fn a_lost_mark_is_forgiven_on_the_secret_we_wrote() {
     let keys = set(&["a"]);
-    let desired = |written_uid| Desired {
+    let desired = |uid: Option<&'static str>| Desired {
         object: "db",
         field_manager: US,
         secret_type: OPAQUE,
         keys: &keys,
         adoption: &Adoption::Never,
-        written_uid,
+        written: uid.map(|uid| LastWrite { uid, keys: &keys }),
     };
     let stripped = Existing {
         marked_for: None,
@@ -232,7 +257,7 @@ fn types_and_immutability_refuse() {
             secret_type: refused,
             keys: &keys,
             adoption: &Adoption::AddKeys,
-            written_uid: None,
+            written: None,
         };
         assert_eq!(reason(decide(None, &desired)), Reason::TypeRefused, "{refused}");
         let existing = Existing {
