@@ -243,6 +243,21 @@ impl<'a> Scene<'a> {
             .await
     }
 
+    /// Makes a status say that a higher version of a later time was accepted from a source, as it does where the store
+    /// was put back to an older state.
+    pub async fn accepted(&self, name: &str, source: usize, number: u64) -> Result<()> {
+        let at = |field: &str| format!("/status/versions/{source}/{field}");
+        let patch = json!([
+            {"op": "add", "path": at("number"), "value": number},
+            {"op": "add", "path": at("created"), "value": "2099-01-01T00:00:00Z"},
+        ]);
+        let patch: Patch<()> = Patch::Json(serde_json::from_value(patch)?);
+        self.api::<SyncedSecret>()
+            .patch_status(name, &PatchParams::default(), &patch)
+            .await?;
+        Ok(())
+    }
+
     /// Deletes a `SyncedSecret`.
     pub async fn delete(&self, name: &str) -> Result<()> {
         self.api::<SyncedSecret>()

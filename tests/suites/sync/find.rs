@@ -6,10 +6,11 @@ use anyhow::{Result, ensure};
 use keyward_crds::ACKNOWLEDGE_ANNOTATION;
 use keyward_tests::harness::{Case, Suite};
 use keyward_tests::operator::Operator;
+use keyward_tests::rig::poll;
 use keyward_tests::rig::vault::Kv;
 use serde_json::{Value, json};
 
-use crate::scene::{Scene, acknowledgement_in, message_of, often, often_with, strictest};
+use crate::scene::{SOON, Scene, acknowledgement_in, message_of, often, often_with, strictest};
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::vault_tests!(
@@ -22,6 +23,7 @@ pub(super) fn register(suite: &mut Suite) {
         a_listed_key_that_disappears_from_kv_version_1_is_kept,
         a_search_drops_what_it_no_longer_asks_for,
         a_match_that_is_deleted_follows_the_policy,
+        objects_that_search_the_same_share_the_search,
     );
 }
 
@@ -284,6 +286,38 @@ async fn a_match_that_is_deleted_follows_the_policy(case: Case) -> Result<()> {
         .await?;
     scene.ready("found").await?;
     scene.holds("found", &BOTH[1..]).await
+}
+
+async fn objects_that_search_the_same_share_the_search(case: Case) -> Result<()> {
+    let (scene, operator) = both_found(&case, Kv::V2, &json!({})).await?;
+    let others = ["second", "third"];
+    for name in others {
+        scene.synced(name, &searching(&json!({"prefix": "apps"}))).await?;
+        scene.ready(name).await?;
+    }
+    scene.looked_again(&operator, "found").await?;
+    let (store, cluster) = (
+        scene.vault.audit().mark()?,
+        scene.kubernetes.audit().mark().await?,
+    );
+    let count = |of: &str| -> Result<usize> {
+        let asked = scene.asked_of_vault(store)?;
+        Ok(asked.iter().filter(|request| request.path.contains(of)).count())
+    };
+    poll::until("three searches", SOON, || async {
+        count("/metadata/apps/").is_ok_and(|asked| asked >= 9)
+    })
+    .await?;
+    // A turn is one listing and one look at each of the two matches, for all three objects.
+    let asked = scene.asked_of_vault(store)?;
+    let listings = asked.iter().filter(|request| request.operation == "list").count();
+    ensure!(
+        (3..=4).contains(&listings) && asked.len() <= 3 * listings,
+        "one search in each turn: {asked:?}"
+    );
+    let requests = scene.asked_of_kubernetes(cluster).await?;
+    ensure!(requests.is_empty(), "nothing is written: {requests:?}");
+    Ok(())
 }
 
 /// What [`both_found`] finds.

@@ -4,10 +4,11 @@ use anyhow::{Result, ensure};
 use futures::future::try_join_all;
 use keyward_tests::harness::{Case, Suite};
 use keyward_tests::rig::kubernetes::ApiRequest;
+use keyward_tests::rig::poll;
 use keyward_tests::rig::vault::{Kv, StoreRequest};
 use serde_json::{Value, json};
 
-use crate::scene::{Scene, often, path};
+use crate::scene::{SOON, Scene, often, path};
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::vault_tests!(
@@ -17,6 +18,7 @@ pub(super) fn register(suite: &mut Suite) {
         a_first_sync_is_two_writes_and_no_read,
         an_unchanged_refresh_costs_one_metadata_read_and_nothing_else,
         objects_created_at_different_times_share_a_refresh,
+        objects_share_the_looks_at_a_place_whatever_else_they_name,
         fifty_objects_of_one_path_cost_two_requests,
     );
     keyward_tests::tests!(
@@ -152,6 +154,47 @@ async fn objects_created_at_different_times_share_a_refresh(case: Case) -> Resul
         (2..=4).contains(&asked.len()),
         "four objects share their looks: {asked:?}"
     );
+    Ok(())
+}
+
+async fn objects_share_the_looks_at_a_place_whatever_else_they_name(case: Case) -> Result<()> {
+    let scene = Scene::new(&case, Kv::V2).await?;
+    for place in ["one", "two", "shared"] {
+        scene
+            .write(&format!("apps/{place}"), &json!({place: "same"}))
+            .await?;
+    }
+    let operator = scene.operator().await?;
+    for name in ["one", "two"] {
+        let own = path(&format!("apps/{name}"));
+        scene.synced(name, &often(&[own, path("apps/shared")])).await?;
+        scene.ready(name).await?;
+    }
+    let store = scene.vault.audit().mark()?;
+    let looks = |place: &str| -> Result<usize> {
+        let at = format!("{}/metadata/apps/{place}", scene.mount);
+        let asked = scene.asked_of_vault(store)?;
+        Ok(asked.iter().filter(|request| request.path == at).count())
+    };
+    poll::until("three turns", SOON, || async {
+        looks("one").is_ok_and(|looks| looks >= 3)
+    })
+    .await?;
+    // Each place has its own turns of one length, so that their numbers differ by one at most.
+    let (one, two, shared) = (looks("one")?, looks("two")?, looks("shared")?);
+    ensure!(
+        one.abs_diff(shared) <= 1 && two.abs_diff(shared) <= 1,
+        "one look in each turn, whoever names the place: {one}, {two}, {shared}"
+    );
+    let asked = scene.asked_of_vault(store)?;
+    ensure!(
+        asked.iter().all(|request| request.path.contains("/metadata/")),
+        "only metadata is read: {asked:?}"
+    );
+    // What only the second place shows arrives by its own turn.
+    scene.write("apps/shared", &json!({"shared": "new"})).await?;
+    scene.holds("two", &[("two", "same"), ("shared", "new")]).await?;
+    drop(operator);
     Ok(())
 }
 

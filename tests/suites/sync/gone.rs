@@ -19,6 +19,7 @@ pub(super) fn register(suite: &mut Suite) {
         a_path_missing_from_kv_version_1_removes_nothing_whatever_the_policy,
         remove_keys_takes_the_keys_of_the_deleted_source_alone,
         delete_secret_deletes_it_and_brings_it_back,
+        what_was_removed_does_not_come_back_older,
         one_source_that_is_kept_keeps_the_whole_secret,
         a_path_that_never_was_is_told_and_arrives_later,
     );
@@ -103,9 +104,25 @@ async fn remove_keys_takes_the_keys_of_the_deleted_source_alone(case: Case) -> R
         .await?;
     scene.holds("both", &FIRST).await?;
     removed(&scene, "both", "path `apps/cache` is deleted in the store").await?;
+    // It stays so, whoever wakes the object, and a look is all that it costs.
+    let store = scene.vault.audit().mark()?;
+    scene.annotate("both", "example.com/note", "unrelated").await?;
+    scene.looked_again(&operator, "both").await?;
+    scene.reason("both", "SecretRemoved").await?;
+    ensure!(
+        scene.events("both", "SecretRemoved").await?.len() == 1
+            && scene.events("both", "Synced").await?.is_empty(),
+        "a removal is told once"
+    );
+    let asked = scene.asked_of_vault(store)?;
+    ensure!(
+        !asked.iter().any(|request| request.is_value_read(&scene.mount)),
+        "no value is read again: {asked:?}"
+    );
     // The other source is followed all the same.
     scene.write("apps/db", &json!({"password": "second"})).await?;
     scene.holds("both", &[("password", "second")]).await?;
+    scene.reason("both", "SecretRemoved").await?;
     scene
         .vault
         .api()
@@ -140,6 +157,39 @@ async fn delete_secret_deletes_it_and_brings_it_back(case: Case) -> Result<()> {
         .await?;
     scene.holds("db", &FIRST).await?;
     scene.ready("db").await.map(drop)
+}
+
+async fn what_was_removed_does_not_come_back_older(case: Case) -> Result<()> {
+    for policy in ["RemoveKeys", "DeleteSecret"] {
+        let (scene, operator) = two_sources(&case, policy).await?;
+        scene.ready("both").await?;
+        scene
+            .vault
+            .api()
+            .delete_secret(&scene.mount, "apps/cache")
+            .await?;
+        scene.reason("both", "SecretRemoved").await?;
+        let before = scene.values("both").await?;
+        scene.accepted("both", 1, 9).await?;
+        scene
+            .vault
+            .api()
+            .undelete_secret(&scene.mount, "apps/cache", &[1])
+            .await?;
+        scene
+            .told(
+                &operator,
+                "both",
+                "VersionRegressed",
+                "path `apps/cache`: the store shows",
+            )
+            .await?;
+        ensure!(
+            scene.values("both").await? == before,
+            "an older value came back after {policy}"
+        );
+    }
+    Ok(())
 }
 
 async fn one_source_that_is_kept_keeps_the_whole_secret(case: Case) -> Result<()> {

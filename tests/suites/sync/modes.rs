@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use keyward_crds::REFRESH_ANNOTATION;
 use keyward_tests::harness::{Case, Suite};
 use keyward_tests::rig::vault::Kv;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::scene::{Scene, message_of, often_with, path, ready_of};
 
@@ -12,6 +12,7 @@ pub(super) fn register(suite: &mut Suite) {
     keyward_tests::tests!(
         suite,
         observe_tells_what_would_change_and_writes_nothing,
+        observe_tells_what_a_policy_or_an_owner_would_make_of_it,
         suspend_leaves_everything_until_it_is_lifted,
         once_stops_after_the_first_success_of_each_spec,
         a_refresh_request_is_carried_out_once,
@@ -27,11 +28,19 @@ async fn observe_tells_what_would_change_and_writes_nothing(case: Case) -> Resul
     scene.synced("db", &observing).await?;
     let object = scene.reason("db", "Observed").await?;
     ensure!(
-        message_of(&object)?.contains("would be created with 1 keys"),
+        message_of(&object)? == "the Secret would be created with key `password`",
         "the condition says: {}",
         message_of(&object)?
     );
     scene.looked_again(&operator, "db").await?;
+    // What would come of the same values is known: a look tells.
+    let store = scene.vault.audit().mark()?;
+    scene.looked_again(&operator, "db").await?;
+    let asked = scene.asked_of_vault(store)?;
+    ensure!(
+        !asked.is_empty() && !asked.iter().any(|request| request.is_value_read(&scene.mount)),
+        "an observer looks: {asked:?}"
+    );
     let written = scene.asked_of_kubernetes(cluster).await?;
     ensure!(
         !written
@@ -54,7 +63,7 @@ async fn observe_tells_what_would_change_and_writes_nothing(case: Case) -> Resul
     scene.write("apps/db", &json!({"password": "second"})).await?;
     scene
         .until("db", "observed with other values", |object| {
-            message_of(object).is_ok_and(|message| message.contains("would be written with other values"))
+            message_of(object).is_ok_and(|message| message == "key `password` would get another value")
         })
         .await?;
     // It is still told, and still not written, by the look after.
@@ -65,6 +74,61 @@ async fn observe_tells_what_would_change_and_writes_nothing(case: Case) -> Resul
         .synced("db", &often_with(&[path("apps/db")], &json!({})))
         .await?;
     scene.holds("db", &[("password", "second")]).await
+}
+
+async fn observe_tells_what_a_policy_or_an_owner_would_make_of_it(case: Case) -> Result<()> {
+    let scene = Scene::new(&case, Kv::V2).await?;
+    scene
+        .write("apps/db", &json!({"password": "first", "user": "u"}))
+        .await?;
+    scene
+        .credential("foreign", &json!({"password": "theirs", "more": "x"}))
+        .await?;
+    let _operator = scene.operator().await?;
+    let told = async |name: &str, words: &str| {
+        let what = format!("observed with `{words}`");
+        scene
+            .until(name, &what, |object| {
+                message_of(object).is_ok_and(|message| message.contains(words))
+            })
+            .await
+    };
+    let observing = |more: &Value| {
+        let mut spec = often_with(&[path("apps/db")], more);
+        spec["mode"] = "Observe".into();
+        spec
+    };
+    scene.synced("foreign", &observing(&json!({}))).await?;
+    told(
+        "foreign",
+        "the write would be refused: a Secret of this name exists and is not ours",
+    )
+    .await?;
+    let adopting = json!({"target": {"adoption": {"policy": "TakeKeys", "keys": ["password"]}}});
+    scene.synced("foreign", &observing(&adopting)).await?;
+    told(
+        "foreign",
+        "key `user` would be added; key `password` would get another value",
+    )
+    .await?;
+    scene
+        .holds("foreign", &[("password", "theirs"), ("more", "x")])
+        .await?;
+
+    let policy = json!({"whenGone": {"deleted": "DeleteSecret"}});
+    scene
+        .synced("db", &often_with(&[path("apps/db")], &policy))
+        .await?;
+    scene.ready("db").await?;
+    scene.synced("db", &observing(&policy)).await?;
+    told("db", "the Secret is as it would be written").await?;
+    scene.vault.api().delete_secret(&scene.mount, "apps/db").await?;
+    told(
+        "db",
+        "path `apps/db` is deleted in the store; the Secret would be deleted as asked",
+    )
+    .await?;
+    scene.holds("db", &[("password", "first"), ("user", "u")]).await
 }
 
 async fn suspend_leaves_everything_until_it_is_lifted(case: Case) -> Result<()> {

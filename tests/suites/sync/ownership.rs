@@ -10,6 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use k8s_openapi::api::core::v1::Secret;
 use keyward::runtime::clock;
 use keyward_tests::harness::{Case, Suite};
+use keyward_tests::rig::kubernetes::ApiRequest;
 use keyward_tests::rig::poll;
 use keyward_tests::rig::vault::Kv;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -25,11 +26,15 @@ pub(super) fn register(suite: &mut Suite) {
         take_keys_takes_the_listed_keys_alone,
         a_key_that_another_manager_applies_is_shown_and_not_forced,
         a_hand_edit_is_reverted_at_once,
+        a_key_that_somebody_added_to_our_secret_is_not_taken,
+        a_label_of_somebody_else_is_looked_at_once,
+        a_secret_that_is_held_while_it_is_deleted_is_told,
         a_deleted_secret_is_repaired_at_once,
         deleting_the_object_takes_the_secret_along,
         deleting_the_object_leaves_the_keys_of_others,
         a_deletion_while_the_operator_was_down_is_made_up_for,
         a_renamed_target_releases_the_old_secret,
+        a_target_renamed_while_the_operator_was_down_releases_the_old_secret,
         two_objects_do_not_fight_over_one_secret,
         who_waits_for_a_name_is_woken_when_it_is_free,
         secrets_of_refused_types_are_never_written,
@@ -191,6 +196,73 @@ async fn a_hand_edit_is_reverted_at_once(case: Case) -> Result<()> {
     scene.ready("db").await.map(drop)
 }
 
+async fn a_key_that_somebody_added_to_our_secret_is_not_taken(case: Case) -> Result<()> {
+    let scene = seeded(&case).await?;
+    let operator = scene.operator().await?;
+    scene.synced("db", &one(&json!({}))).await?;
+    scene.ready("db").await?;
+    scene
+        .edit("db", &json!({"stringData": {"token": "theirs"}}))
+        .await?;
+    let theirs = [("password", "first"), ("token", "theirs")];
+    scene.holds("db", &theirs).await?;
+    scene
+        .write("apps/db", &json!({"password": "first", "token": "ours"}))
+        .await?;
+    let words = "`token` is owned by by-hand";
+    scene.told(&operator, "db", "KeyOwnedByOther", words).await?;
+    scene.holds("db", &theirs).await?;
+    scene.edit("db", &json!({"data": {"token": null}})).await?;
+    scene
+        .holds("db", &[("password", "first"), ("token", "ours")])
+        .await?;
+    scene.ready("db").await.map(drop)
+}
+
+async fn a_label_of_somebody_else_is_looked_at_once(case: Case) -> Result<()> {
+    let scene = seeded(&case).await?;
+    let operator = scene.operator().await?;
+    scene.synced("db", &one(&json!({}))).await?;
+    scene.ready("db").await?;
+    let mark = scene.kubernetes.audit().mark().await?;
+    scene
+        .edit(
+            "db",
+            &json!({"metadata": {"labels": {"example.com/seen-by": "scanner"}}}),
+        )
+        .await?;
+    let reads = async || -> Result<usize> {
+        let requests = scene.asked_of_kubernetes(mark).await?;
+        let of_it = |request: &&ApiRequest| request.verb == "get" && request.resource == "secrets";
+        Ok(requests.iter().filter(of_it).count())
+    };
+    poll::until("a look at the labelled Secret", SOON, || async {
+        reads().await.is_ok_and(|reads| reads > 0)
+    })
+    .await?;
+    for _ in 0..2 {
+        scene.looked_again(&operator, "db").await?;
+    }
+    ensure!(reads().await? == 1, "what was found intact is known");
+    Ok(())
+}
+
+async fn a_secret_that_is_held_while_it_is_deleted_is_told(case: Case) -> Result<()> {
+    let scene = seeded(&case).await?;
+    let operator = scene.operator().await?;
+    scene.synced("db", &one(&json!({}))).await?;
+    scene.ready("db").await?;
+    let hold = |finalizers: Value| json!({"metadata": {"finalizers": finalizers}});
+    scene.edit("db", &hold(json!(["example.com/hold"]))).await?;
+    delete(&scene, "db").await?;
+    scene.write("apps/db", &json!({"password": "second"})).await?;
+    let words = "the Secret is being deleted by somebody else";
+    scene.told(&operator, "db", "Conflict", words).await?;
+    scene.edit("db", &hold(Value::Null)).await?;
+    scene.holds("db", &[("password", "second")]).await?;
+    scene.ready("db").await.map(drop)
+}
+
 async fn a_deleted_secret_is_repaired_at_once(case: Case) -> Result<()> {
     let scene = seeded(&case).await?;
     let operator = scene.operator().await?;
@@ -281,6 +353,20 @@ async fn a_renamed_target_releases_the_old_secret(case: Case) -> Result<()> {
         .told(&operator, "db", "SecretNotOwned", "is not ours")
         .await?;
     scene.holds_in("db", "new", &FIRST).await
+}
+
+async fn a_target_renamed_while_the_operator_was_down_releases_the_old_secret(case: Case) -> Result<()> {
+    let scene = seeded(&case).await?;
+    let operator = scene.operator().await?;
+    scene.synced("db", &one(&json!({"name": "old"}))).await?;
+    scene.holds_in("db", "old", &FIRST).await?;
+    operator.stop().await?;
+    // Another object of the same name knows nothing of what the first one wrote.
+    scene.delete("db").await?;
+    scene.synced("db", &one(&json!({"name": "new"}))).await?;
+    let _operator = scene.operator().await?;
+    scene.holds_in("db", "new", &FIRST).await?;
+    gone(&scene, "old").await
 }
 
 async fn two_objects_do_not_fight_over_one_secret(case: Case) -> Result<()> {

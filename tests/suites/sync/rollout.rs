@@ -4,18 +4,22 @@ use std::fmt::Debug;
 
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::admissionregistration::v1::{
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use keyward_crds::{DESIRED_HASH_ANNOTATION, SyncedSecret};
 use keyward_tests::harness::{Case, Suite};
 use keyward_tests::rig::kubernetes::{NEVER_READY, READINESS_LABEL};
+use keyward_tests::rig::poll;
 use keyward_tests::rig::vault::Kv;
-use kube::Resource;
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::scene::{AUTHOR, Scene, often_with, path};
+use crate::scene::{AUTHOR, SOON, Scene, often_with, path};
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::tests!(
@@ -23,6 +27,7 @@ pub(super) fn register(suite: &mut Suite) {
         each_changed_value_restarts_each_consumer_once,
         a_missing_consumer_is_told_and_rolled_out_when_it_comes,
         a_rollout_that_does_not_move_is_told,
+        a_refused_restart_is_told_and_tried_again,
     );
 }
 
@@ -152,6 +157,100 @@ async fn a_rollout_that_does_not_move_is_told(case: Case) -> Result<()> {
     )
     .await?;
     rolled_out(&scene, "db", "1/1").await.map(drop)
+}
+
+async fn a_refused_restart_is_told_and_tried_again(case: Case) -> Result<()> {
+    let scene = Scene::new(&case, Kv::V2).await?;
+    scene.write("apps/db", &json!({"password": "first"})).await?;
+    for name in ["guarded", "other"] {
+        workload(&scene, "Deployment", name, &json!({})).await?;
+    }
+    let guard = Guard::of(&scene, "guarded").await?;
+    let operator = scene.operator().await?;
+    let consumers = ["guarded", "other"].map(|name| json!({"kind": "Deployment", "name": name}));
+    let mark = scene.vault.audit().mark()?;
+    let spec = often_with(&[path("apps/db")], &json!({"consumers": consumers}));
+    scene.synced("db", &spec).await?;
+    let object = scene
+        .until("db", "refused", |object| {
+            rolled(object)
+                .is_some_and(|rolled| rolled.status == "False" && rolled.reason != "RolloutProgressing")
+        })
+        .await?;
+    let condition = rolled(&object).context("there is no RolledOut condition")?;
+    scene.event("db", &condition.reason).await?;
+    let label = format!("reason=\"{}\"", condition.reason);
+    ensure!(
+        operator.metric("keyward_failures_total", &label).await? >= 1.0,
+        "no metric counts {}",
+        condition.reason
+    );
+    // What was written is on record, the other consumer is restarted, and no value is read for another attempt.
+    scene.ready("db").await?;
+    progress(&scene, "db", "1/2").await?;
+    scene.looked_again(&operator, "db").await?;
+    let asked = scene.asked_of_vault(mark)?;
+    let reads = asked.iter().filter(|request| request.is_value_read(&scene.mount));
+    ensure!(reads.count() == 1, "one value read: {asked:?}");
+    guard.lift(&scene).await?;
+    rolled_out(&scene, "db", "2/2").await.map(drop)
+}
+
+/// An admission policy that lets nobody change one Deployment.
+struct Guard(String);
+
+impl Guard {
+    async fn of(scene: &Scene<'_>, deployment: &str) -> Result<Self> {
+        let name = scene.case.unique();
+        let client = scene.kubernetes.client();
+        let policy = json!({
+            "metadata": {"name": name},
+            "spec": {
+                "failurePolicy": "Fail",
+                "matchConstraints": {
+                    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": scene.namespace}},
+                    "resourceRules": [{
+                        "apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["UPDATE"],
+                        "resources": ["deployments"], "resourceNames": [deployment],
+                    }],
+                },
+                "validations": [{"expression": "false", "message": "not now"}],
+            },
+        });
+        let binding = json!({
+            "metadata": {"name": name},
+            "spec": {"policyName": name, "validationActions": ["Deny"]},
+        });
+        let policies: Api<ValidatingAdmissionPolicy> = Api::all(client.clone());
+        policies
+            .create(&PostParams::default(), &serde_json::from_value(policy)?)
+            .await?;
+        let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(client);
+        bindings
+            .create(&PostParams::default(), &serde_json::from_value(binding)?)
+            .await?;
+        // A policy takes a moment to be in force.
+        let touch = Patch::Merge(json!({"metadata": {"annotations": {"example.com/touched": "x"}}}));
+        let dry = PatchParams {
+            dry_run: true,
+            ..PatchParams::default()
+        };
+        let deployments = scene.api::<Deployment>();
+        poll::until("the policy to be in force", SOON, || async {
+            deployments.patch(deployment, &dry, &touch).await.is_err()
+        })
+        .await?;
+        Ok(Self(name))
+    }
+
+    async fn lift(self, scene: &Scene<'_>) -> Result<()> {
+        let client = scene.kubernetes.client();
+        let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(client.clone());
+        bindings.delete(&self.0, &DeleteParams::default()).await?;
+        let policies: Api<ValidatingAdmissionPolicy> = Api::all(client);
+        policies.delete(&self.0, &DeleteParams::default()).await?;
+        Ok(())
+    }
 }
 
 /// Waits until every consumer runs with the present values, and returns their hash.

@@ -8,7 +8,7 @@ use keyward_tests::harness::{Case, Suite};
 use keyward_tests::rig::vault::Kv;
 use serde_json::{Value, json};
 
-use crate::scene::{Scene, often_with, path};
+use crate::scene::{Scene, message_of, often_with, path};
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::tests!(
@@ -29,7 +29,7 @@ async fn templates_make_data_labels_annotations_and_type(case: Case) -> Result<(
             &json!({"user": "key ward", "password": "p&w", "team": "shop"}),
         )
         .await?;
-    let _operator = scene.operator().await?;
+    let operator = scene.operator().await?;
     let template = json!({
         "data": {
             "dsn": "mysql://{{ user|urlencode }}:{{ password|urlencode }}@db/shop",
@@ -53,6 +53,45 @@ async fn templates_make_data_labels_annotations_and_type(case: Case) -> Result<(
         secret.type_.as_deref() == Some("example.com/login"),
         "{:?}",
         secret.type_
+    );
+
+    // The type, too, can be made of values; another one of a Secret that exists is a conflict.
+    scene
+        .write("apps/kind", &json!({"kind": "example.com/made"}))
+        .await?;
+    let typed = json!({"type": "{{ kind }}", "data": {"a": "b"}});
+    let spec = often_with(&[path("apps/kind")], &json!({"target": {"template": typed}}));
+    scene.synced("typed", &spec).await?;
+    scene.ready("typed").await?;
+    let secret = scene.api::<Secret>().get("typed").await?;
+    ensure!(
+        secret.type_.as_deref() == Some("example.com/made"),
+        "{:?}",
+        secret.type_
+    );
+    scene
+        .write(
+            "apps/kind",
+            &json!({"kind": "kubernetes.io/service-account-token"}),
+        )
+        .await?;
+    scene
+        .told(&operator, "typed", "TypeRefused", "are never written")
+        .await?;
+    scene
+        .write("apps/kind", &json!({"kind": "example.com/another"}))
+        .await?;
+    let object = scene
+        .told(
+            &operator,
+            "typed",
+            "TypeConflict",
+            "cannot be changed to the wanted one",
+        )
+        .await?;
+    ensure!(
+        !message_of(&object)?.contains("example.com/another"),
+        "a value that makes the type is told"
     );
 
     // A label goes with its template; what the template does not name comes with `keepSources`.

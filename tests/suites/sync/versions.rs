@@ -1,20 +1,19 @@
 //! The lineage of versions: what is made anew is taken and told, what goes backwards waits for a human.
 
 use anyhow::{Result, ensure};
-use keyward_crds::{ACKNOWLEDGE_ANNOTATION, SyncedSecret};
+use keyward_crds::ACKNOWLEDGE_ANNOTATION;
 use keyward_tests::harness::{Case, Suite};
 use keyward_tests::rig::vault::Kv;
-use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use crate::scene::{FIRST, Scene, acknowledgement_in, message_of, often, path};
+use crate::scene::{FIRST, Scene, acknowledgement_in, message_of, often, often_with, path};
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::vault_tests!(
         suite,
         a_new_lineage_is_taken_and_told,
         a_version_that_goes_back_keeps_the_last_value_until_acknowledged,
-        an_edit_of_the_spec_lets_a_version_go_back,
+        an_edit_of_a_source_lets_its_version_go_back_and_no_other_edit_does,
     );
 }
 
@@ -45,7 +44,7 @@ async fn a_new_lineage_is_taken_and_told(case: Case) -> Result<()> {
 async fn a_version_that_goes_back_keeps_the_last_value_until_acknowledged(case: Case) -> Result<()> {
     let (scene, operator) = Scene::with_db(&case, Kv::V2, &json!({})).await?;
 
-    accepted_later(&scene, "db").await?;
+    scene.accepted("db", 0, 9).await?;
     scene.write("apps/db", &json!({"password": "restored"})).await?;
     let object = scene
         .told(&operator, "db", "VersionRegressed", "the last value is kept")
@@ -62,31 +61,30 @@ async fn a_version_that_goes_back_keeps_the_last_value_until_acknowledged(case: 
     scene.ready("db").await.map(drop)
 }
 
-async fn an_edit_of_the_spec_lets_a_version_go_back(case: Case) -> Result<()> {
+async fn an_edit_of_a_source_lets_its_version_go_back_and_no_other_edit_does(case: Case) -> Result<()> {
     let (scene, operator) = Scene::with_db(&case, Kv::V2, &json!({})).await?;
-    accepted_later(&scene, "db").await?;
+    scene.accepted("db", 0, 9).await?;
     scene.write("apps/db", &json!({"password": "restored"})).await?;
     scene
         .told(&operator, "db", "VersionRegressed", "after version 9")
         .await?;
+    // Whoever suspends an object while a store is repaired has not said that the store may go back.
+    let suspended = json!({"suspend": true});
+    scene
+        .synced("db", &often_with(&[path("apps/db")], &suspended))
+        .await?;
+    scene.reason("db", "Suspended").await?;
+    let another = json!({"refresh": {"interval": "6s"}});
+    scene
+        .synced("db", &often_with(&[path("apps/db")], &another))
+        .await?;
+    scene
+        .told(&operator, "db", "VersionRegressed", "after version 9")
+        .await?;
+    scene.holds("db", &FIRST).await?;
     let mut fixed = path("apps/db");
     fixed["version"] = 2.into();
     scene.synced("db", &often(&[fixed])).await?;
     scene.holds("db", &[("password", "restored")]).await?;
     scene.ready("db").await.map(drop)
-}
-
-/// Makes the status say that a higher version of a later time was accepted, as it does where the store was put
-/// back to an older state.
-async fn accepted_later(scene: &Scene<'_>, name: &str) -> Result<()> {
-    let versions = json!([{"source": 0, "number": 9, "created": "2099-01-01T00:00:00Z"}]);
-    scene
-        .api::<SyncedSecret>()
-        .patch_status(
-            name,
-            &PatchParams::default(),
-            &Patch::Merge(&json!({"status": {"versions": versions}})),
-        )
-        .await?;
-    Ok(())
 }
