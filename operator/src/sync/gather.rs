@@ -11,6 +11,7 @@ use keyward_core::sync::find;
 use keyward_core::sync::grant::Wanted as Granted;
 use keyward_core::sync::keys::DataKey;
 use keyward_core::sync::lineage::{self, Accepted, Given, Offered, Origin, Shown};
+use keyward_core::sync::version::SeenVersion;
 use tokio::time::Instant;
 
 use super::plan::{Plan, SourcePlan, Wanted};
@@ -86,20 +87,24 @@ impl<'a> Readings<'a> {
     }
 }
 
-/// What each place shows.
+/// What each place shows. `compared` says of a source whether its values have been read since its turn began.
 pub(super) fn shown<'a>(
     targets: &'a [Target],
     looks: &'a [Look],
+    compared: impl Fn(usize) -> bool,
 ) -> impl Iterator<Item = (&'a Origin, Shown)> {
-    let shown = |look: &Look| match &look.probe {
-        Probe::Current(version) => Shown::Version(translate::seen(version)),
+    let shown = move |target: &Target, look: &Look| match &look.probe {
+        Probe::Current(version) if translate::seen(version) != SeenVersion::default() => {
+            Shown::Version(translate::seen(version))
+        }
         Probe::Absent(absence) => Shown::Gone(*absence),
-        Probe::NeedsRead => Shown::Unknown,
+        Probe::Current(_) | Probe::NeedsRead if compared(target.origin.source) => Shown::Compared,
+        Probe::Current(_) | Probe::NeedsRead => Shown::Unknown,
     };
     targets
         .iter()
         .zip(looks)
-        .map(move |(target, look)| (&target.origin, shown(look)))
+        .map(move |(target, look)| (&target.origin, shown(target, look)))
 }
 
 /// What each place gave, to be remembered.
@@ -387,4 +392,35 @@ fn nothing_found(source: usize) -> Fault {
     let message = format!("the search of sources[{source}] matches nothing");
     Fault::new(Class::Absent, Reason::RemoteNotFound, message)
         .advise("check prefix, pattern and tags; the last value is kept")
+}
+
+#[cfg(test)]
+mod tests {
+    use keyward_core::sync::lineage::SourceId;
+
+    use super::*;
+
+    #[test]
+    fn what_a_search_lost_is_asked_for_by_name() {
+        let accepted = |id: Option<&str>| Accepted {
+            origin: Origin {
+                source: 0,
+                asked: SourceId::default(),
+                found_as: Some("apps/db".to_owned()),
+            },
+            version: SeenVersion {
+                id: id.map(str::to_owned),
+                ..SeenVersion::default()
+            },
+            expires: None,
+            gone: None,
+        };
+        let place = |id| {
+            found_before(&accepted(id))
+                .expect("it was found by a search")
+                .place
+        };
+        assert_eq!(place(None), Place::Path("apps/db".into()));
+        assert_eq!(place(Some("3d0b")), Place::Name("apps/db".into()));
+    }
 }

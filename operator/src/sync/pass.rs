@@ -128,7 +128,7 @@ impl Pass<'_> {
             .turns_of(&plan, self.object.spec.refresh.interval.get(), self.at);
         // Asked first: a grant that was withdrawn ends the use of what was read under it.
         let doors = gather::doors(self.registry, &self.key.namespace, &plan).await?;
-        let newest_door = doors.iter().map(|door| door.id).max().unwrap_or_default();
+        let newest_door = newest(&doors);
         let done = if occasion.served_by(&self.last_look(), &turns.latest(self.at), newest_door) {
             let state = known.and_then(|known| known.result.as_ref().ok().cloned());
             let state = state.unwrap_or_else(|| standing(&plan, &old));
@@ -176,6 +176,8 @@ impl Pass<'_> {
                 door.forget_listings();
             }
         }
+        let last_look = self.last_look();
+        let newest_door = newest(doors);
         let now = Instant::now();
         let wave_began = now.checked_sub(WAVE_AGE).unwrap_or(now);
         let since = |began: &Instant| occasion.looks_from(*began, wave_began, self.memory.failures > 0, now);
@@ -188,13 +190,13 @@ impl Pass<'_> {
         let mut looked: Vec<Option<Instant>> = vec![None; targets.len()];
         if occasion.settled() || known.is_some() {
             let looks = gather::look_at_all(self.reader, &targets, &since).await?;
-            if occasion.settled() && lineage::nothing_new(&accepted, gather::shown(&targets, &looks)) {
+            let compared = |source: usize| occasion.served_by(&last_look, &turns.began[source], newest_door);
+            let shown = || gather::shown(&targets, &looks, compared);
+            if occasion.settled() && lineage::nothing_new(&accepted, shown()) {
                 let state = standing(plan, &old);
                 return Ok(Done::at_rest(self.acknowledge(old), state));
             }
-            if let Some(known) =
-                known.filter(|known| lineage::nothing_new(&known.versions, gather::shown(&targets, &looks)))
-            {
+            if let Some(known) = known.filter(|known| lineage::nothing_new(&known.versions, shown())) {
                 return self.again(old, known);
             }
             // What looks alone refuse is not worth a value. Before anything is removed, the places are read.
@@ -442,6 +444,11 @@ impl Pass<'_> {
         }
         status
     }
+}
+
+/// The newest of these doors: one that is built later has a higher number.
+fn newest(doors: &[Arc<LiveStore>]) -> u64 {
+    doors.iter().map(|door| door.id).max().unwrap_or_default()
 }
 
 /// What is true of a Secret that holds what was written: it may lack keys that its store reported gone.

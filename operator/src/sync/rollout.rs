@@ -73,7 +73,11 @@ pub(super) fn to_restart(
     values: &str,
 ) -> usize {
     let annotation = rollout::annotation_of(DESIRED_HASH_ANNOTATION, &key.name);
-    let state = state_of(&known(workloads, key, object), &annotation, rollout::hash_of(values));
+    let state = state_of(
+        &known(workloads, key, object),
+        &annotation,
+        rollout::hash_of(values),
+    );
     state.to_patch().count()
 }
 

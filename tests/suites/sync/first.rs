@@ -274,7 +274,26 @@ async fn a_refresh_of_kv_version_1_reads_the_value_once_for_everybody(case: Case
     ensure!(requests.is_empty(), "nothing is written: {requests:?}");
     scene.write("apps/db", &json!({"password": "new"})).await?;
     scene.holds("first", &[("password", "new")]).await?;
-    scene.holds("second", &[("password", "new")]).await
+    scene.holds("second", &[("password", "new")]).await?;
+
+    // Two places have two turns: each is read in its own alone.
+    scene.write("apps/mail", &json!({"token": "t"})).await?;
+    let both = [path("apps/db"), path("apps/mail")];
+    scene.synced("both", &often(&both)).await?;
+    scene.ready("both").await?;
+    let mark = scene.vault.audit().mark()?;
+    let reads = |place: &str| -> Result<usize> {
+        let at = format!("{}/apps/{place}", scene.mount);
+        let asked = scene.asked_of_vault(mark)?;
+        Ok(asked.iter().filter(|request| request.path == at).count())
+    };
+    poll::until("three turns", SOON, || async {
+        reads("mail").is_ok_and(|reads| reads >= 3)
+    })
+    .await?;
+    let (db, mail) = (reads("db")?, reads("mail")?);
+    ensure!(db.abs_diff(mail) <= 1, "one read in each turn: {db}, {mail}");
+    Ok(())
 }
 
 fn count(requests: &[ApiRequest], verb: &str, resource: &str) -> usize {

@@ -47,8 +47,10 @@ pub enum Shown {
     Version(SeenVersion),
     /// No value.
     Gone(Absence),
-    /// Only a read can tell.
+    /// Only a read can tell, and its turn has come.
     Unknown,
+    /// Only a read can tell, and there has been one in this turn.
+    Compared,
 }
 
 /// What a read gave.
@@ -132,6 +134,7 @@ pub fn nothing_new<'a>(accepted: &[Accepted], shown: impl IntoIterator<Item = (&
                         version::step(Some(&accepted.version), &shown, None) == VersionStep::Same
                     }
                     (Shown::Gone(now), Some(before)) => now == before,
+                    (Shown::Compared, _) => true,
                     _ => false,
                 }
         })
@@ -284,6 +287,12 @@ mod tests {
             (&gone, Shown::Gone(Absence::Deleted)),
         ];
         assert!(same(&unchanged));
+        let compared = [
+            (&one, Shown::Compared),
+            unchanged[1].clone(),
+            unchanged[2].clone(),
+        ];
+        assert!(same(&compared), "it was read when its turn began");
         let other = origin(1, Some("apps/b"));
         for (at, changed, what) in [
             (0, (&one, version(2)), "a newer version"),
