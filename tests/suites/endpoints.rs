@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::scene::Scene;
 
 pub fn register(suite: &mut Suite) {
-    keyward_tests::tests!(suite, the_endpoint_answers_as_the_reference_says);
+    keyward_tests::vault_tests!(suite, the_endpoint_answers_as_the_reference_says);
 }
 
 async fn the_endpoint_answers_as_the_reference_says(case: Case) -> Result<()> {

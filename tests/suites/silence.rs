@@ -26,7 +26,7 @@ const TOO_LARGE: usize = 1_100_000;
 const RECOGNISABLE: usize = 16;
 
 pub fn register(suite: &mut Suite) {
-    keyward_tests::tests!(suite, no_planted_value_or_credential_is_ever_told);
+    keyward_tests::vault_tests!(suite, no_planted_value_or_credential_is_ever_told);
 }
 
 async fn no_planted_value_or_credential_is_ever_told(case: Case) -> Result<()> {

@@ -21,7 +21,7 @@ const OBJECTS: usize = 20;
 const RECOVERED_WITHIN: Duration = Duration::from_mins(1);
 
 pub(super) fn register(suite: &mut Suite) {
-    keyward_tests::tests!(
+    keyward_tests::vault_tests!(
         suite,
         an_absence_of_the_api_server_is_waited_out,
         an_operator_that_cannot_renew_its_lease_ends_and_its_successor_goes_on,

@@ -33,7 +33,7 @@ const CONSUMERS: usize = 6;
 const KILLS: usize = 6;
 
 pub(super) fn register(suite: &mut Suite) {
-    keyward_tests::tests!(
+    keyward_tests::vault_tests!(
         suite,
         a_restart_reads_no_value_and_writes_nothing,
         a_pass_that_is_under_way_at_the_end_is_finished_and_recorded,

@@ -20,7 +20,7 @@ use super::process::holder;
 use crate::scene::{SOON, Scene};
 
 pub(super) fn register(suite: &mut Suite) {
-    keyward_tests::tests!(
+    keyward_tests::vault_tests!(
         suite,
         a_standby_is_ready_and_takes_over_at_once_when_the_holder_stops,
         a_lost_lease_ends_the_operator,

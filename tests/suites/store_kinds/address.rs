@@ -10,7 +10,7 @@ use super::store_message;
 use crate::scene::Scene;
 
 pub(super) fn register(suite: &mut Suite) {
-    keyward_tests::tests!(
+    keyward_tests::vault_tests!(
         suite,
         loopback_and_link_local_are_refused_by_default,
         the_api_server_is_refused_even_where_loopback_is_allowed,

@@ -20,10 +20,7 @@ pub(super) fn register(suite: &mut Suite) {
         objects_created_at_different_times_share_a_refresh,
         objects_share_the_looks_at_a_place_whatever_else_they_name,
         fifty_objects_of_one_path_cost_two_requests,
-    );
-    keyward_tests::tests!(
-        suite,
-        a_refresh_of_kv_version_1_reads_the_value_once_for_everybody
+        a_refresh_of_kv_version_1_reads_the_value_once_for_everybody,
     );
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::scene::{Scene, message_of, often_with, path, ready_of};
 
 pub(super) fn register(suite: &mut Suite) {
-    keyward_tests::tests!(
+    keyward_tests::vault_tests!(
         suite,
         observe_tells_what_would_change_and_writes_nothing,
         observe_tells_what_a_policy_or_an_owner_would_make_of_it,

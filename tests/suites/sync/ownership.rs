@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::scene::{FIRST, SOON, Scene, often_with, path};
 
 pub(super) fn register(suite: &mut Suite) {
-    keyward_tests::tests!(
+    keyward_tests::vault_tests!(
         suite,
         a_foreign_secret_is_left_alone,
         add_keys_adds_what_nobody_has,

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use crate::scene::{AUTHOR, SOON, Scene, often_with, path};
 
 pub(super) fn register(suite: &mut Suite) {
-    keyward_tests::tests!(
+    keyward_tests::vault_tests!(
         suite,
         each_changed_value_restarts_each_consumer_once,
         a_missing_consumer_is_told_and_rolled_out_when_it_comes,

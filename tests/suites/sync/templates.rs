@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::scene::{Scene, message_of, often_with, path};
 
 pub(super) fn register(suite: &mut Suite) {
-    keyward_tests::tests!(
+    keyward_tests::vault_tests!(
         suite,
         templates_make_data_labels_annotations_and_type,
         a_tls_pair_and_a_registry_login_become_secrets_of_their_types,

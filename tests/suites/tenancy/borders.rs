@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::scene::{self, AUDIENCE, Scene};
 
 pub(super) fn register(suite: &mut Suite) {
-    keyward_tests::tests!(
+    keyward_tests::vault_tests!(
         suite,
         no_field_of_a_store_reaches_into_another_namespace,
         no_field_of_a_synced_secret_reaches_into_another_namespace,

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::scene::Scene;
 
 pub(super) fn register(suite: &mut Suite) {
-    keyward_tests::tests!(
+    keyward_tests::vault_tests!(
         suite,
         a_namespace_reads_what_a_rule_grants_and_nothing_else,
         a_changed_label_or_rule_takes_effect_at_once,

@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::scene::{self, SOON, Scene};
 
 pub(super) fn register(suite: &mut Suite) {
-    keyward_tests::tests!(suite, the_operator_has_the_rights_it_uses_and_no_other);
+    keyward_tests::vault_tests!(suite, the_operator_has_the_rights_it_uses_and_no_other);
 }
 
 /// A verb and a resource, with its subresource.
