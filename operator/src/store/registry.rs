@@ -292,9 +292,9 @@ impl StoreRegistry {
     /// are none, nobody is woken again.
     pub async fn end(&self, key: &StoreKey) {
         let Some(slot) = self.slot(key) else { return };
-        let had_doors = slot.doors.lock().await.values().any(Result::is_ok);
-        if had_doors {
-            close(std::mem::take(&mut *slot.doors.lock().await)).await;
+        let doors = std::mem::take(&mut *slot.doors.lock().await);
+        if doors.values().any(Result::is_ok) {
+            close(doors).await;
             (self.listener)(key, None, HealthChange::Ended);
         }
     }

@@ -159,17 +159,30 @@ impl Mount {
         let info: MountInfo = data_of(&answer, &what)?;
         let real = info.path.as_deref().map(|path| path.trim_end_matches('/'));
         if let Some(real) = real.filter(|real| *real != self.name) {
-            return Err(spec_fault(format!(
-                "`{}` is no mount: it lies in the mount `{real}`",
-                self.name
-            ))
-            .advise(format!(
-                "set the mount to `{real}`, and begin paths with what follows it"
-            )));
+            return Err(self.lies_in(real));
         }
         engine_of(&info).ok_or_else(|| {
             spec_fault(format!("the mount `{}` is no KV engine", self.name)).advise("name a KV mount")
         })
+    }
+
+    /// The fault of a mount that is none: the server says that it lies in `real`.
+    fn lies_in(&self, real: &str) -> Fault {
+        let below = self
+            .name
+            .strip_prefix(real)
+            .and_then(|rest| rest.strip_prefix('/'));
+        match below {
+            Some(rest) => spec_fault(format!(
+                "`{}` is no mount: it lies in the mount `{real}`",
+                self.name
+            ))
+            .advise(format!(
+                "set the mount to `{real}`, and begin paths with `{rest}/`"
+            )),
+            // The server's word, and nothing that the store's author has written.
+            None => spec_fault(format!("`{}` is no mount", self.name)).advise("name a KV mount"),
+        }
     }
 
     async fn probe_as(&self, engine: Engine, path: &str, version: Option<u64>) -> Outcome<Probe> {

@@ -152,6 +152,21 @@ async fn whether_a_deletion_has_come_is_for_the_servers_clock_to_say() {
 }
 
 #[tokio::test]
+async fn a_mount_is_called_by_another_name_only_where_that_is_part_of_its_own() {
+    for path in ["another/", "sec/", "secret/below/", "secre/", "/", ""] {
+        let info = json!({"type": "kv", "options": {"version": "2"}, "path": path});
+        let server = vault(move |seen| (seen.path() == MOUNT).then(|| enveloped(&info, &Value::Null))).await;
+        let fault = store(&server).check().await.unwrap_err();
+        assert_eq!(fault.reason, Reason::SpecInvalid, "{path}");
+        assert_eq!(
+            fault.to_string(),
+            "`secret` is no mount; name a KV mount",
+            "{path}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_slow_server_is_cut_off() {
     let server = vault(|seen| (seen.path() == METADATA).then_some(Answer::Hang)).await;
     let mut slow = config(&server);
