@@ -183,8 +183,8 @@ impl Value {
 
     pub(super) fn map(meter: &mut Meter, members: Members) -> Outcome<Self> {
         let names: usize = members.keys().map(|name| name.as_str().len()).sum();
-        // They are kept in groups with room for eleven, of which all but one are at least half full.
-        let room = (members.len() / 5 + 1) * 11 * size_of::<(Name, Self)>();
+        // They are kept in groups with room for eleven, and with five at the least where there is more than one group.
+        let room = members.len().div_ceil(5) * 11 * size_of::<(Name, Self)>();
         meter.work(names + room)?;
         let depth = nested(members.values())?;
         Ok(Self::Map(Rc::new(Map { members, depth })))
@@ -214,12 +214,12 @@ impl Value {
 
     /// The value as text: what `{{ … }}` prints. It is shared and not copied, and so free; whoever reads it pays.
     pub(super) fn to_text(&self) -> Outcome<Rc<Zeroizing<String>>> {
-        let plain = |text: &str| Rc::new(Zeroizing::new(text.to_owned()));
+        let plain = |text: String| Rc::new(Zeroizing::new(text));
         match self {
             Self::Text(text) | Self::Number(text) => Ok(Rc::clone(text)),
-            Self::Int(number) => Ok(plain(&number.to_string())),
-            Self::Bool(true) => Ok(plain("true")),
-            Self::Bool(false) => Ok(plain("false")),
+            Self::Int(number) => Ok(plain(number.to_string())),
+            Self::Bool(true) => Ok(plain("true".to_owned())),
+            Self::Bool(false) => Ok(plain("false".to_owned())),
             Self::Undefined(name) => Err(TemplateProblem::Undefined(name.clone())),
             Self::Null => Err(TemplateProblem::Unfit("an empty value (none) is used as text")),
             Self::Bytes(_) => Err(TemplateProblem::Unfit(

@@ -116,7 +116,7 @@ fn value_of(meter: &mut Meter, json: Json<'_>, depth: usize) -> Outcome<Value> {
         Shape::Bool(value) => Ok(Value::Bool(value)),
         Shape::Number(digits) => match digits.parse::<i64>() {
             // `-0` and the like are no whole numbers: they would come out spelled in another way.
-            Ok(number) if number.to_string() == digits => Ok(Value::Int(number)),
+            Ok(number) if *Value::Int(number).to_text()?.as_str() == *digits => Ok(Value::Int(number)),
             _ => Ok(Value::Number(Rc::new(digits.to_owned().into()))),
         },
         Shape::Text(text) => {
