@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 /// What Kubernetes takes as a name. There is no slash in it, so a name never leads to another namespace.
 pub(crate) const OBJECT_NAME: &str = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
 
+/// What Kubernetes takes as a key of a Secret, within 253 bytes: not `.`, and not two dots at the beginning.
+pub(crate) const DATA_KEY: &str = r"^[.]?[-_a-zA-Z0-9][-._a-zA-Z0-9]*$";
+
 /// One key of a Secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]

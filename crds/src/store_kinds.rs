@@ -7,6 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::{BarbicanStore, Insecure, VaultStore};
 
+/// Holds where no address is plain http, or where that was chosen by name.
+const NO_PLAIN_HTTP: &str = "(has(self.insecure) && self.insecure.plainHttp) || \
+    !((has(self.vault) && self.vault.address.startsWith('http:')) || \
+    (has(self.barbican) && has(self.barbican.authUrl) && self.barbican.authUrl.startsWith('http:')) || \
+    (has(self.barbican) && has(self.barbican.endpointOverride) && self.barbican.endpointOverride.startsWith('http:')))";
+const PLAIN_HTTP_IS_INSECURE: &str = "an http:// address needs `insecure.plainHttp`; use https://";
+
 /// One backend that a namespace may read from. Credentials, CAs and ServiceAccounts are those of its own namespace.
 #[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
@@ -21,7 +28,10 @@ use crate::store::{BarbicanStore, Insecure, VaultStore};
     doc = "One Vault, OpenBao or Barbican and how to log in to it, for the namespace it lives in."
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("has(self.vault) != has(self.barbican)", "exactly one of vault, barbican"))]
+#[x_kube(
+    validation = ("has(self.vault) != has(self.barbican)", "exactly one of vault, barbican"),
+    validation = (NO_PLAIN_HTTP, PLAIN_HTTP_IS_INSECURE)
+)]
 pub struct SecretStoreSpec {
     /// The backend itself.
     #[serde(flatten)]
@@ -62,6 +72,7 @@ pub struct Backend {
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = ("has(self.vault) != has(self.barbican)", "exactly one of vault, barbican"),
+    validation = (NO_PLAIN_HTTP, PLAIN_HTTP_IS_INSECURE),
     validation = ("self.credentials.from != 'Consumer' || (has(self.vault) && (has(self.vault.auth.kubernetes) || (has(self.vault.auth.jwt) && has(self.vault.auth.jwt.serviceAccountRef))))", "credentials from the consumer need a login by serviceAccountRef"),
     validation = ("self.credentials.from != 'Consumer' || !has(self.vault) || !has(self.vault.ca) || has(self.vault.ca.inline)", "with credentials from the consumer, the CA must be inline: a reader must not choose whom the store is")
 )]

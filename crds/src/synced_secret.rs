@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Duration;
-use crate::references::OBJECT_NAME;
+use crate::references::{DATA_KEY, OBJECT_NAME};
 
 /// Remote values that Keyward keeps as one Secret of the same namespace.
 #[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -60,6 +60,8 @@ pub struct SyncedSecretSpec {
     validation = ("[has(self.path), has(self.name), has(self.uuid), has(self.container), has(self.find)].filter(x, x).size() == 1", "exactly one of path, name, uuid, container, find"),
     validation = ("!has(self.version) || has(self.path)", "version goes with path"),
     validation = ("!has(self.key) || (!has(self.fields) && !has(self.find))", "key takes the whole value: no fields, no find"),
+    validation = ("!has(self.key) || !has(self.container)", "a container is its parts: choose some with fields, or take all"),
+    validation = ("!(has(self.name) || has(self.uuid)) || has(self.key) || has(self.fields)", "a secret of Barbican is bytes: name the key they go to, or fields of the JSON in them"),
     validation = ("!has(self.find) || !has(self.fields)", "find takes whole values: no fields")
 )]
 pub struct Source {
@@ -95,8 +97,9 @@ pub struct Source {
     #[schemars(range(min = 1, max = 2_147_483_647))]
     pub version: Option<i64>,
     /// Takes the whole value under this one key: the bytes of a Barbican secret, the JSON document of a Vault path.
+    /// A `name` or `uuid` needs it, or `fields`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = DATA_KEY))]
     pub key: Option<String>,
     /// Takes only these fields; all of them without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -104,7 +107,10 @@ pub struct Source {
     pub fields: Option<Vec<Field>>,
     /// Put in front of every key of this source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 128), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    #[schemars(
+        length(min = 1, max = 128),
+        regex(pattern = r"^([.]|[.]?[-_a-zA-Z0-9][-._a-zA-Z0-9]*)$")
+    )]
     pub prefix: Option<String>,
     /// How every value of this source is encoded at the store.
     #[serde(default)]
@@ -144,7 +150,7 @@ pub struct Field {
     pub field: String,
     /// Its key in the Secret; the field's last segment without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = DATA_KEY))]
     pub key: Option<String>,
     /// How this value is encoded at the store, in place of the source's rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -64,6 +64,13 @@ async fn each_rule_of_a_store_refuses_what_breaks_it(case: Case) -> Result<()> {
     };
     let barbican = |barbican: Value| json!({ "barbican": barbican });
     let clouds = json!({"secretRef": {"name": "s", "key": "clouds.yaml"}});
+    let application = json!({"applicationCredential": {"id": "i", "secretRef": {"name": "s", "key": "k"}}});
+    let skipping = |mut spec: Value| {
+        spec["insecure"] = json!({
+            "skipTlsVerify": true, "reason": "a lab without certificates", "expires": "2030-01-01T00:00:00Z",
+        });
+        spec
+    };
     let account = json!({"name": "reader"});
     refuses(
         &case,
@@ -90,6 +97,22 @@ async fn each_rule_of_a_store_refuses_what_breaks_it(case: Case) -> Result<()> {
             ),
             (with("address", json!("vault.example.com")), "spec.vault.address"),
             (with("address", json!("https://user@v")), "spec.vault.address"),
+            (
+                with("address", json!("http://v")),
+                "an http:// address needs `insecure.plainHttp`",
+            ),
+            (
+                skipping(with("address", json!("http://v"))),
+                "an http:// address needs `insecure.plainHttp`",
+            ),
+            (
+                barbican(json!({"authUrl": "http://k/v3", "auth": application})),
+                "an http:// address needs `insecure.plainHttp`",
+            ),
+            (
+                barbican(json!({"cloudsYaml": clouds, "endpointOverride": "http://b"})),
+                "an http:// address needs `insecure.plainHttp`",
+            ),
             (with("mount", json!("/kv")), "spec.vault.mount"),
             (with("kvVersion", json!("V3")), "spec.vault.kvVersion"),
             (
@@ -139,6 +162,8 @@ async fn each_rule_of_a_cluster_store_refuses_what_breaks_it(case: Case) -> Resu
     stored["vault"]["auth"] = json!({"token": {"tokenRef": {"name": "s", "key": "k"}}});
     let mut trusted_by_reader = good.clone();
     trusted_by_reader["vault"]["ca"] = json!({"configMapRef": {"name": "ca", "key": "ca.crt"}});
+    let mut plain = good.clone();
+    plain["vault"]["address"] = json!("http://v");
     let mut ungranted = good.clone();
     ungranted["access"] = json!([]);
     refuses(
@@ -171,6 +196,7 @@ async fn each_rule_of_a_cluster_store_refuses_what_breaks_it(case: Case) -> Resu
                 "credentials from the consumer need a login by serviceAccountRef",
             ),
             (trusted_by_reader, "the CA must be inline"),
+            (plain, "an http:// address needs `insecure.plainHttp`"),
         ],
     )
     .await
@@ -190,6 +216,7 @@ async fn each_rule_of_a_synced_secret_refuses_what_breaks_it(case: Case) -> Resu
         spec
     };
     let one = "exactly one of path, name, uuid, container, find";
+    let uuid = "0a1b2c3d-0000-4000-8000-000000000001";
     refuses(
         &case,
         "SyncedSecret",
@@ -207,7 +234,20 @@ async fn each_rule_of_a_synced_secret_refuses_what_breaks_it(case: Case) -> Resu
                 source(json!({"path": "a", "key": "k", "fields": [{"field": "f"}]})),
                 "key takes the whole value",
             ),
-            (source(json!({"path": "a", "key": "a/b"})), "key"),
+            (source(json!({"path": "a", "key": "a/b"})), "sources[0].key"),
+            (source(json!({"path": "a", "key": "."})), "sources[0].key"),
+            (source(json!({"path": "a", "key": "..a"})), "sources[0].key"),
+            (
+                source(json!({"path": "a", "fields": [{"field": "f", "key": ".."}]})),
+                "fields[0].key",
+            ),
+            (source(json!({"path": "a", "prefix": ".."})), "sources[0].prefix"),
+            (
+                source(json!({"container": uuid, "key": "k"})),
+                "a container is its parts",
+            ),
+            (source(json!({"name": "b"})), "a secret of Barbican is bytes"),
+            (source(json!({"uuid": uuid})), "a secret of Barbican is bytes"),
             (source(json!({"uuid": "not-a-uuid"})), "uuid"),
             (source(json!({"find": {}})), "name a prefix, a pattern or tags"),
             (source(json!({"find": {"prefix": "a", "max": 501}})), "max"),

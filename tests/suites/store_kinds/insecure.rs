@@ -38,10 +38,6 @@ async fn insecure_choices_are_refused_unless_the_administrator_allows_them(case:
     for (name, _, spec) in &stores {
         scene.store(name, spec).await?;
     }
-    // Without a word under `insecure`, plain http is refused whatever the administrator allows.
-    let mut silent = scene.vault_spec();
-    silent["vault"]["address"] = "http://127.0.0.1:1".into();
-    scene.store("silent", &silent).await?;
     let mark = scene.vault.audit().mark()?;
     let operator = scene.operator().await?;
     scene.store_reason("vault", "StoreReady").await?;
@@ -56,7 +52,6 @@ async fn insecure_choices_are_refused_unless_the_administrator_allows_them(case:
         scene.event(name, "InsecureRefused").await?;
         ensure!(!counted(&operator, field).await?);
     }
-    scene.store_reason("silent", "InsecureRefused").await?;
     let logins = scene.asked_of_vault(mark)?;
     assert_eq!(
         logins.iter().filter(|request| request.is_login()).count(),

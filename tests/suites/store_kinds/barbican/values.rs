@@ -104,11 +104,8 @@ async fn the_newest_secret_of_a_name_or_one_uuid_is_read(case: Case) -> Result<(
     cloud
         .synced("by-uuid", &json!({"uuid": old, "key": "password"}))
         .await?;
-    cloud.synced("unnamed", &json!({"name": "db"})).await?;
     scene.holds("by-name", &[("password", "new")]).await?;
     scene.holds("by-uuid", &[("password", "old")]).await?;
-    // Bytes have no name of their own.
-    scene.reason("unnamed", "SpecInvalid").await?;
 
     let log = cloud.servers.access_log(Service::Barbican);
     let mark = log.mark()?;
