@@ -113,6 +113,8 @@ pub enum Reason {
     ClusterUnavailable,
     /// The operator's own rights do not cover what is asked.
     ClusterDenied,
+    /// A quota, a webhook or a policy of the cluster refuses what is written.
+    AdmissionRefused,
     /// Something changed underneath; the object is planned anew.
     Conflict,
 }
@@ -175,6 +177,7 @@ impl Reason {
         Self::RolloutStalled,
         Self::ClusterUnavailable,
         Self::ClusterDenied,
+        Self::AdmissionRefused,
         Self::Conflict,
     ];
 

@@ -220,7 +220,10 @@ async fn operate<C: Controllers>(options: RunOptions, controllers: Arc<C>) -> an
         let release = supervisor.work_ended();
         supervisor.spawn_last("lease", leadership.hold(release));
     }
-    let state = match supervisor.until(load_state(&client, &namespace)).await {
+    metrics.set_leader(true);
+    readiness.enter(Phase::TakingOver(None));
+    let loading = load_state(&client, &namespace, &readiness);
+    let state = match supervisor.until(loading).await {
         Ok(state) => Arc::new(state),
         Err(ended) => return Ok(supervisor.end(ended).await),
     };
@@ -228,7 +231,6 @@ async fn operate<C: Controllers>(options: RunOptions, controllers: Arc<C>) -> an
     let stop = supervisor.work_ended();
     supervisor.spawn_last("events", sender.run_until(stop));
     follow(&metrics, &health, &recorder, &objects);
-    metrics.set_leader(true);
     let context = Context {
         watches: Watches::new(client.clone(), scope.map(Arc::from), health),
         client,
@@ -313,12 +315,13 @@ fn candidate(client: &Client, options: &RunOptions, namespace: &str) -> Candidat
     Candidate::new(client.clone(), key, identity, LeaseTiming::default())
 }
 
-async fn load_state(client: &Client, namespace: &str) -> OperatorState {
+async fn load_state(client: &Client, namespace: &str, readiness: &Readiness) -> OperatorState {
     loop {
         match OperatorState::load(client.clone(), namespace).await {
             Ok(state) => return state,
             Err(fault) => {
                 tracing::error!(%fault, "the operator's own state cannot be loaded and is tried again");
+                readiness.enter(Phase::TakingOver(Some(fault.to_string())));
             }
         }
         sleep(RETRY).await;
@@ -370,7 +373,29 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 
 #[cfg(test)]
 mod tests {
+    use keyward_stand_ins::kubernetes::ApiServer;
+
     use super::*;
+
+    #[tokio::test]
+    async fn who_cannot_load_its_state_is_not_ready_and_says_why() {
+        let server = ApiServer::default();
+        let stand_in = server.serve().await;
+        let config = Config::new(stand_in.url().as_str().parse().unwrap());
+        let client = Client::try_from(config).unwrap();
+        let readiness = Readiness::new(Arc::default());
+        server.state().failing = true;
+        let told = async {
+            while !readiness
+                .check()
+                .is_err_and(|why| why.starts_with("taking over: "))
+            {
+                tokio::task::yield_now().await;
+            }
+            server.state().failing = false;
+        };
+        let (_, ()) = tokio::join!(load_state(&client, "keyward", &readiness), told);
+    }
 
     #[test]
     fn objects_are_counted_by_readiness() {

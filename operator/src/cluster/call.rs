@@ -3,6 +3,8 @@
 //! Typed clients print an answer they cannot parse and keep values in types that can be printed. Every call that
 //! Keyward makes beside its watches therefore goes through [`call`], which hands back bytes.
 
+mod refused;
+
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -20,6 +22,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
+
+use refused::refused;
 
 /// How long a call may take in all.
 pub const DEADLINE: Duration = Duration::from_secs(10);
@@ -232,72 +236,6 @@ pub(super) fn append(buffer: &mut Zeroizing<Vec<u8>>, data: &[u8]) {
         std::mem::swap(buffer, &mut larger);
     }
     buffer.extend_from_slice(data);
-}
-
-fn refused(what: &str, reads: bool, raw: &Raw) -> Refusal {
-    let status = serde_json::from_slice::<Status>(&raw.body).ok().map(Box::new);
-    let named = status
-        .as_ref()
-        .map_or_else(String::new, |status| fields_of(status));
-    let code = raw.status.as_u16();
-    let reason = status
-        .as_ref()
-        .filter(|status| !status.reason.is_empty())
-        .map_or_else(String::new, |status| format!(" {}", status.reason));
-    let (class, reason_of, advice) = judge(raw.status, reads);
-    let fault = Fault::new(
-        class,
-        reason_of,
-        format!("{what}: the API server answered {code}{reason}{named}"),
-    )
-    .advise(advice)
-    .with_request_id(raw.request_id.clone())
-    .with_retry_after(raw.retry_after);
-    Refusal { fault, status }
-}
-
-/// How each status of the API server is to be treated.
-fn judge(status: StatusCode, reads: bool) -> (Class, Reason, &'static str) {
-    match status.as_u16() {
-        401 | 403 => (
-            Class::Denied,
-            Reason::ClusterDenied,
-            "install the operator's RBAC as its chart ships it",
-        ),
-        404 => (Class::Absent, Reason::Conflict, ""),
-        409 => (Class::Conflict, Reason::Conflict, ""),
-        413 => (
-            Class::Permanent,
-            Reason::SecretTooLarge,
-            "make the Secret smaller",
-        ),
-        400 | 405 | 406 | 415 | 422 => (Class::Permanent, Reason::SpecInvalid, ""),
-        429 => (Class::Throttled, Reason::ClusterUnavailable, ""),
-        // The server says that it did nothing.
-        503 => (Class::Transient, Reason::ClusterUnavailable, ""),
-        _ => (unknown_outcome(reads), Reason::ClusterUnavailable, ""),
-    }
-}
-
-/// The fields that the API server objects to. Its sentences are left out, because they may quote values.
-fn fields_of(status: &Status) -> String {
-    let Some(details) = &status.details else {
-        return String::new();
-    };
-    let mut fields: Vec<_> = details
-        .causes
-        .iter()
-        .map(|cause| cause.field.trim_start_matches('.'))
-        .filter(|field| !field.is_empty())
-        .collect();
-    fields.sort_unstable();
-    fields.dedup();
-    fields.truncate(8);
-    if fields.is_empty() {
-        String::new()
-    } else {
-        format!(" for {}", fields.join(", "))
-    }
 }
 
 fn transport_fault(what: &str, reads: bool, error: &Error) -> Fault {

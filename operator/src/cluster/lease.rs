@@ -14,14 +14,15 @@ use anyhow::bail;
 use chrono::{DateTime, SecondsFormat, Utc};
 use http::Method;
 use keyward_core::fault::{Class, Fault};
+use keyward_core::reason::Reason;
 use kube::Client;
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::ObjectKey;
-use super::call::{JSON, Question, call, segment};
+use super::call::{Answer, JSON, Question, call, segment};
 use crate::runtime::clock;
 use election::{Observation, Record, Verdict};
 
@@ -134,10 +135,10 @@ impl Candidate {
             accept: JSON,
             body: None,
         };
-        match call(&self.client, question).await {
+        match self.ask(question).await {
             Ok(answer) => answer.parse::<Value>().map(|lease| Some(Record::parse(&lease))),
-            Err(refusal) if refusal.fault.class == Class::Absent => Ok(None),
-            Err(refusal) => Err(refusal.fault),
+            Err(fault) if fault.class == Class::Absent => Ok(None),
+            Err(fault) => Err(fault),
         }
     }
 
@@ -159,8 +160,18 @@ impl Candidate {
             accept: JSON,
             body: Some((JSON, Zeroizing::new(document.to_string().into_bytes()))),
         };
-        let stored: Value = call(&self.client, question).await?.parse()?;
+        let stored: Value = self.ask(question).await?.parse()?;
         Ok(Record::parse(&stored))
+    }
+
+    /// Asks within half the time there is for renewing: the next attempt has another connection, where one hangs.
+    async fn ask(&self, question: Question<'_>) -> Result<Answer, Fault> {
+        let (what, limit) = (question.what, self.timing.renew_deadline / 2);
+        let Ok(answer) = timeout(limit, call(&self.client, question)).await else {
+            let message = format!("{what}: no answer within {} s", limit.as_secs());
+            return Err(Fault::new(Class::Ambiguous, Reason::ClusterUnavailable, message));
+        };
+        answer.map_err(Fault::from)
     }
 
     fn document(&self, record: &Record, version: Option<&str>, now: DateTime<Utc>) -> Value {
@@ -284,7 +295,13 @@ impl std::fmt::Display for Lost {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use http::Request;
     use keyward_stand_ins::kubernetes::ApiServer;
+    use kube::client::Body;
+    use tower::service_fn;
 
     use super::super::call::tests::client_of;
     use super::*;
@@ -348,6 +365,35 @@ mod tests {
             before.elapsed()
         );
         assert!(error.to_string().contains("could not be renewed"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_hangs_does_not_cost_the_lease() {
+        let server = ApiServer::default();
+        let hangs = Arc::new(AtomicBool::new(false));
+        let (client, hanging) = (client_of(&server), Arc::clone(&hangs));
+        let service = service_fn(move |request: Request<Body>| {
+            let hangs = request.method() == Method::PUT && hanging.swap(false, Ordering::Relaxed);
+            let client = client.clone();
+            async move {
+                if hangs {
+                    std::future::pending::<()>().await;
+                }
+                client.send(request).await
+            }
+        });
+        let candidate = Candidate {
+            client: Client::new(service, "default"),
+            ..candidate(&server, "a")
+        };
+        let release = CancellationToken::new();
+        let holding = tokio::spawn(candidate.acquire().await.hold(release.clone()));
+        hangs.store(true, Ordering::Relaxed);
+        sleep(Duration::from_mins(1)).await;
+        assert!(!hangs.load(Ordering::Relaxed), "one request has hung");
+        assert!(!holding.is_finished(), "the next one was in time");
+        release.cancel();
+        holding.await.unwrap().unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -140,10 +140,9 @@ fn test_failed(refusal: &Refusal) -> bool {
             .as_ref()
             .is_some_and(|details| !details.causes.is_empty())
     };
-    refusal
-        .status
-        .as_deref()
-        .is_some_and(|status| status.code == 422 && !causes(status))
+    let told = refusal.status.as_deref();
+    refusal.fault.class == Class::Permanent
+        && told.is_some_and(|status| status.code == 422 && !causes(status))
 }
 
 fn another_object(what: &str) -> Fault {

@@ -44,6 +44,8 @@ pub enum Phase {
     MissingKinds(Vec<&'static str>),
     /// Another process does the work; this one could take over at once.
     Standby,
+    /// This process is to do the work, and has not read yet what it must remember; with why that fails, if it does.
+    TakingOver(Option<String>),
     /// This process does the work.
     Leading,
 }
@@ -100,6 +102,8 @@ impl Readiness {
             Phase::Starting => Err("waiting for the API server".into()),
             Phase::MissingKinds(kinds) => Err(format!("not installed: {}", kinds.join(", "))),
             Phase::Standby => Ok("standby"),
+            Phase::TakingOver(None) => Err("taking over".into()),
+            Phase::TakingOver(Some(fault)) => Err(format!("taking over: {fault}")),
             Phase::Leading if self.watches.all_synced() => Ok("leading"),
             Phase::Leading => Err(self.unsynced()),
         }
@@ -217,6 +221,9 @@ mod tests {
         assert_eq!(fetch(&readiness, "/readyz").await, missing);
         readiness.enter(Phase::Standby);
         assert_eq!(fetch(&readiness, "/readyz").await, (200, "standby".to_owned()));
+        readiness.enter(Phase::TakingOver(Some("reading failed".into())));
+        let stuck = (503, "taking over: reading failed".to_owned());
+        assert_eq!(fetch(&readiness, "/readyz").await, stuck);
         readiness.enter(Phase::Leading);
         let watch = watches.register("Secret");
         let waiting = (503, "waiting for the watches of Secret".to_owned());

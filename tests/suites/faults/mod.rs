@@ -1,6 +1,7 @@
 //! What must hold while servers are away and processes die: the last good Secret stays, the cause is said, and
 //! everything recovers without a human.
 
+mod admission;
 mod cluster;
 mod definitions;
 mod denied;
@@ -15,6 +16,7 @@ mod throttled;
 use keyward_tests::harness::Suite;
 
 pub fn register(suite: &mut Suite) {
+    admission::register(suite);
     cluster::register(suite);
     definitions::register(suite);
     denied::register(suite);
