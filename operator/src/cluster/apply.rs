@@ -1,6 +1,7 @@
 //! The only place that writes Secrets.
 //!
-//! Writes are server-side applies under one field manager, so another manager's key is a conflict and not a loss.
+//! Writes are server-side applies under one field manager, so another manager's key is a conflict and not a loss. What is
+//! given up is taken out by name.
 //! They are forced only where the plan saw, at the very resourceVersion it rests on, that every contested key may be
 //! taken. Every write carries what it was planned on: that the Secret is absent, or its uid and resourceVersion. A
 //! paused process that wakes up with an old plan therefore changes nothing.
@@ -12,15 +13,18 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::Method;
-use keyward_core::fault::Fault;
+use keyward_core::fault::{Class, Fault};
+use keyward_core::reason::Reason;
 use keyward_core::secret::SecretMap;
 use keyward_crds::{MANAGED_BY, MANAGED_BY_LABEL, OWNER_ANNOTATION};
 use kube::Client;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::call::{APPLY_PATCH, JSON, METADATA_ONLY, Question, Written, append, call, segment};
-use super::{ObjectKey, SecretEntry};
+use super::call::{
+    APPLY_PATCH, Answer, JSON, JSON_PATCH, METADATA_ONLY, Question, Written, append, call, segment,
+};
+use super::{ExistingSecret, ObjectKey, SecretEntry};
 use refusal::meaning;
 
 /// The field manager of everything Keyward applies.
@@ -57,7 +61,7 @@ pub enum Mark<'a> {
     Owner(&'a str),
     /// Some of its keys are ours: it carries the name of the `SyncedSecret` alone.
     Guest(&'a str),
-    /// Nothing is ours any more.
+    /// It is the operator's own, and no `SyncedSecret`'s.
     None,
 }
 
@@ -126,25 +130,32 @@ impl SecretWriter {
         self.send(apply, true).await
     }
 
-    /// Gives up our keys, labels and annotations and leaves what others own. `secret_type` is the type that the
-    /// Secret has: it cannot change, so it stays ours in name.
-    pub async fn release(
-        &self,
-        key: &ObjectKey,
-        unchanged: &Precondition,
-        secret_type: Option<&str>,
-    ) -> Result<Applied, Fault> {
-        self.apply(&SecretApply {
-            key,
-            precondition: unchanged,
-            data: &SecretMap::new(),
-            secret_type,
-            labels: &BTreeMap::new(),
-            annotations: &BTreeMap::new(),
-            mark: Mark::None,
-            force: false,
-        })
-        .await
+    /// Gives up our keys, labels and annotations and leaves everything else, if the Secret is still as it was read.
+    ///
+    /// An apply of nothing would not do: with our last key it prunes the whole map, and so the keys that no manager owns.
+    pub async fn release(&self, key: &ObjectKey, existing: &ExistingSecret) -> Result<Applied, Fault> {
+        let what = format!("giving up what is ours in Secret {key}");
+        let mut changes = vec![
+            json!({"op": "test", "path": "/metadata/resourceVersion", "value": existing.resource_version}),
+        ];
+        if let Some(declared) = &existing.declared {
+            let entry = format!("/metadata/managedFields/{}", declared.entry);
+            let fields = declared.alone.iter().chain([&entry]);
+            changes.extend(fields.map(|field| json!({"op": "remove", "path": field})));
+        }
+        let changes = serde_json::Value::from(changes);
+        let question = Question {
+            what: &what,
+            method: Method::PATCH,
+            path: format!("{}?fieldManager={FIELD_MANAGER}", path_of(key)),
+            accept: METADATA_ONLY,
+            body: Some((JSON_PATCH, Zeroizing::new(changes.to_string().into_bytes()))),
+        };
+        match call(&self.client, question).await {
+            Ok(answer) => applied(&answer),
+            Err(refusal) if refusal.is_failed_test() => Err(overtaken(&what, refusal.fault)),
+            Err(refusal) => Err(refusal.fault),
+        }
     }
 
     /// Deletes the Secret, if it is still the one with this uid and resourceVersion.
@@ -185,13 +196,22 @@ impl SecretWriter {
         let answer = call(&self.client, question)
             .await
             .map_err(|refusal| meaning(&what, refusal))?;
-        let written: Written = answer.parse()?;
-        Ok(Applied {
-            uid: written.metadata.uid,
-            resource_version: written.metadata.resource_version,
-            created: answer.status == http::StatusCode::CREATED,
-        })
+        applied(&answer)
     }
+}
+
+fn applied(answer: &Answer) -> Result<Applied, Fault> {
+    let written: Written = answer.parse()?;
+    Ok(Applied {
+        uid: written.metadata.uid,
+        resource_version: written.metadata.resource_version,
+        created: answer.status == http::StatusCode::CREATED,
+    })
+}
+
+fn overtaken(what: &str, refused: Fault) -> Fault {
+    let message = format!("{what}: it has changed since");
+    Fault::new(Class::Conflict, Reason::Conflict, message).with_request_id(refused.request_id)
 }
 
 /// The path of a Secret.
@@ -288,10 +308,9 @@ fn metadata_of(apply: &SecretApply<'_>) -> serde_json::Value {
 
 #[cfg(test)]
 mod tests {
-    use keyward_core::fault::Class;
-    use keyward_core::reason::Reason;
     use serde_json::Value;
 
+    use super::super::ClusterReader;
     use super::super::call::tests::scripted;
     use super::*;
 
@@ -392,24 +411,37 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_release_applies_nothing_but_the_type() {
-        let (client, seen) = scripted(|_| (200, written()));
-        let unchanged = Precondition::Unchanged {
-            uid: "u1".into(),
-            resource_version: "41".into(),
-        };
-        SecretWriter::new(client)
-            .release(&ObjectKey::new("apps", "db"), &unchanged, Some("Opaque"))
-            .await
-            .unwrap();
+    async fn a_release_takes_out_what_is_ours_alone_and_our_entry() {
+        let (client, seen) = scripted(|seen| match seen.method {
+            Method::GET => (
+                200,
+                json!({
+                    "metadata": {"uid": "u1", "resourceVersion": "41", "managedFields": [
+                        {"manager": "helm", "operation": "Apply", "fieldsV1": {"f:data": {"f:shared": {}}}},
+                        {"manager": "keyward", "operation": "Apply", "fieldsV1": {
+                            "f:data": {"f:mine": {}, "f:shared": {}}, "f:type": {},
+                            "f:metadata": {"f:annotations": {"f:keyward.dev/synced-by": {}}},
+                        }},
+                    ]},
+                    "data": {"mine": "", "shared": "", "unowned": ""},
+                }),
+            ),
+            _ => (200, written()),
+        });
+        let key = ObjectKey::new("apps", "db");
+        let existing = ClusterReader::new(client.clone()).secret(&key).await.unwrap();
+        let existing = existing.expect("it exists");
+        SecretWriter::new(client).release(&key, &existing).await.unwrap();
+        let seen = &seen.lock().unwrap()[1];
+        assert_eq!(seen.content_type, JSON_PATCH);
         assert_eq!(
-            seen.lock().unwrap()[0].body,
-            json!({
-                "apiVersion": "v1",
-                "kind": "Secret",
-                "metadata": {"namespace": "apps", "name": "db", "uid": "u1", "resourceVersion": "41"},
-                "type": "Opaque",
-            })
+            seen.body,
+            json!([
+                {"op": "test", "path": "/metadata/resourceVersion", "value": "41"},
+                {"op": "remove", "path": "/data/mine"},
+                {"op": "remove", "path": "/metadata/annotations/keyward.dev~1synced-by"},
+                {"op": "remove", "path": "/metadata/managedFields/1"},
+            ])
         );
     }
 

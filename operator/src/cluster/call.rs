@@ -111,6 +111,18 @@ pub(super) struct WrittenMeta {
     pub resource_version: String,
 }
 
+impl Refusal {
+    /// Whether the `test` of a JSON patch failed. That is a 422 that blames no field; what a schema refuses names its fields.
+    pub(super) fn is_failed_test(&self) -> bool {
+        let Some(status) = &self.status else { return false };
+        let blames = status
+            .details
+            .as_ref()
+            .is_some_and(|details| !details.causes.is_empty());
+        self.fault.class == Class::Permanent && status.code == 422 && !blames
+    }
+}
+
 impl From<Fault> for Refusal {
     fn from(fault: Fault) -> Self {
         Self { fault, status: None }

@@ -41,6 +41,8 @@ pub struct ExistingSecret {
     pub whole: Whole,
     /// When what is ours in it was last changed.
     pub written_at: Option<DateTime<Utc>>,
+    /// What we declare in it.
+    pub(super) declared: Option<Declared>,
     /// Its keys with the field managers that own each. A key may have no owner at all.
     pub key_owners: BTreeMap<String, BTreeSet<Manager>>,
     /// Its labels.
@@ -49,6 +51,15 @@ pub struct ExistingSecret {
     pub annotations: BTreeMap<String, String>,
     /// The values.
     pub data: SecretMap,
+}
+
+/// What we declare in a Secret by server-side apply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Declared {
+    /// The place of our entry among the managed fields.
+    pub entry: usize,
+    /// JSON pointers of the keys, labels and annotations that are nobody else's: they go with us.
+    pub alone: BTreeSet<String>,
 }
 
 /// Whether a Secret is ours as a whole.
@@ -205,6 +216,19 @@ impl ManagedFields {
     fn is_ours(&self) -> bool {
         self.operation == "Apply" && self.manager == FIELD_MANAGER
     }
+
+    /// JSON pointers of its keys, labels and annotations.
+    fn pointers(&self) -> impl Iterator<Item = String> {
+        let maps: [(&[&str], &str); 3] = [
+            (&["f:data"], "/data"),
+            (&["f:metadata", "f:labels"], "/metadata/labels"),
+            (&["f:metadata", "f:annotations"], "/metadata/annotations"),
+        ];
+        maps.into_iter().flat_map(|(part, pointer)| {
+            let names = names_in(&self.fields_v1, part);
+            names.map(move |name| format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1")))
+        })
+    }
 }
 
 impl From<SecretWire> for ExistingSecret {
@@ -217,18 +241,20 @@ impl From<SecretWire> for ExistingSecret {
             .collect();
         let mut key_owners: BTreeMap<String, BTreeSet<Manager>> =
             data.keys().map(|key| (key.clone(), BTreeSet::new())).collect();
+        let managed = wire.metadata.managed_fields.unwrap_or_default();
         let (mut typed_by_us, mut written_at) = (false, None);
-        for entry in wire.metadata.managed_fields.unwrap_or_default() {
+        for entry in &managed {
             if entry.is_ours() {
                 typed_by_us |= entry.fields_v1.get("f:type").is_some();
                 written_at = written_at.max(entry.time);
             }
-            for key in keys_in(&entry.fields_v1) {
+            for key in names_in(&entry.fields_v1, &["f:data"]) {
                 if let Some(owners) = key_owners.get_mut(key) {
-                    owners.insert(manager_of(&entry));
+                    owners.insert(manager_of(entry));
                 }
             }
         }
+        let declared = Declared::of(&managed);
         let labels = wire.metadata.labels.unwrap_or_default();
         let annotations = wire.metadata.annotations.unwrap_or_default();
         let labelled = labels.get(MANAGED_BY_LABEL).is_some_and(|by| by == MANAGED_BY);
@@ -245,6 +271,7 @@ impl From<SecretWire> for ExistingSecret {
                 (false, false) => Whole::No,
             },
             written_at,
+            declared,
             labels,
             annotations,
             key_owners,
@@ -253,12 +280,26 @@ impl From<SecretWire> for ExistingSecret {
     }
 }
 
-/// The data keys of a field set, which writes each as `f:<key>`.
-fn keys_in(fields: &Value) -> impl Iterator<Item = &str> {
-    let data = fields.get("f:data").and_then(Value::as_object);
-    data.into_iter()
-        .flat_map(|keys| keys.keys())
-        .filter_map(|key| key.strip_prefix("f:"))
+impl Declared {
+    fn of(managed: &[ManagedFields]) -> Option<Self> {
+        let entry = managed.iter().position(ManagedFields::is_ours)?;
+        let others = managed.iter().enumerate().filter(|(index, _)| *index != entry);
+        let taken: BTreeSet<String> = others.flat_map(|(_, other)| other.pointers()).collect();
+        let alone = managed[entry].pointers().filter(|field| !taken.contains(field));
+        Some(Self {
+            entry,
+            alone: alone.collect(),
+        })
+    }
+}
+
+/// The names below a part of a field set, which writes each as `f:<name>`.
+fn names_in<'a>(fields: &'a Value, part: &[&str]) -> impl Iterator<Item = &'a str> {
+    let part = part.iter().try_fold(fields, |fields, name| fields.get(name));
+    part.and_then(Value::as_object)
+        .into_iter()
+        .flat_map(|names| names.keys())
+        .filter_map(|name| name.strip_prefix("f:"))
 }
 
 /// A field manager. One that bears our name and did not apply is somebody else, as the API server sees it.
@@ -319,7 +360,8 @@ mod tests {
                         "annotations": {"keyward.dev/synced-by": "db"},
                         "managedFields": [
                             {"manager": "keyward", "operation": "Apply", "time": "2027-01-15T08:00:00Z",
-                             "fieldsV1": {"f:data": {"f:password": {}}}},
+                             "fieldsV1": {"f:data": {"f:password": {}},
+                                "f:metadata": {"f:annotations": {"f:keyward.dev/synced-by": {}}}}},
                             {"manager": "kubectl", "operation": "Update",
                              "fieldsV1": {"f:data": {".": {}, "f:tls.crt": {}, "f:password": {}}, "f:type": {}}},
                             {"manager": "keyward", "operation": "Update", "time": "2027-01-15T09:00:00Z",
@@ -352,6 +394,13 @@ mod tests {
         assert_eq!(secret.whole, Whole::No, "another manager declared its type");
         let applied = DateTime::from_timestamp(1_800_000_000, 0);
         assert_eq!(secret.written_at, applied, "only our own declaration counts");
+        let declared = secret.declared.expect("there is an entry of ours");
+        assert_eq!(declared.entry, 0);
+        assert_eq!(
+            declared.alone,
+            ["/metadata/annotations/keyward.dev~1synced-by".to_owned()].into(),
+            "another has the key, too"
+        );
         assert_eq!(
             secret.key_owners["password"],
             [manager("keyward", true), manager("kubectl", false)].into()

@@ -6,7 +6,6 @@ use http::Method;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use keyward_core::fault::{Class, Fault};
 use keyward_core::reason::Reason;
-use kube::core::Status;
 use kube::{Client, Resource};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -14,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::ObjectKey;
 use super::apply::FIELD_MANAGER;
-use super::call::{JSON_PATCH, METADATA_ONLY, Question, Refusal, Written, call, segment};
+use super::call::{JSON_PATCH, METADATA_ONLY, Question, Written, call, segment};
 
 /// Writes status. Cheap to clone.
 #[derive(Clone)]
@@ -116,7 +115,7 @@ impl StatusWriter {
                 let written: Written = answer.parse()?;
                 Ok(StatusWrite::Written(written.metadata.resource_version))
             }
-            Err(refusal) if test_failed(&refusal) => Err(another_object(what)),
+            Err(refusal) if refusal.is_failed_test() => Err(another_object(what)),
             Err(refusal) => Err(refusal.fault),
         }
     }
@@ -130,19 +129,6 @@ pub(super) fn path_of<K: Resource<DynamicType = ()>>(key: &ObjectKey) -> String 
         K::url_path(&(), namespace.as_deref()),
         segment(&key.name)
     )
-}
-
-/// A failed `test` is a 422 that blames no field; a status that the schema refuses names its fields.
-fn test_failed(refusal: &Refusal) -> bool {
-    let causes = |status: &Status| {
-        status
-            .details
-            .as_ref()
-            .is_some_and(|details| !details.causes.is_empty())
-    };
-    let told = refusal.status.as_deref();
-    refusal.fault.class == Class::Permanent
-        && told.is_some_and(|status| status.code == 422 && !causes(status))
 }
 
 fn another_object(what: &str) -> Fault {

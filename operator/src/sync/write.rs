@@ -321,12 +321,8 @@ impl Writer {
                 })
             }
             Removal::Keys => {
-                let kept_type = (existing.whole != Whole::No).then_some(existing.secret_type.as_str());
                 let write = self.secrets.writing(target);
-                let applied = self
-                    .applier
-                    .release(target, &existing.unchanged(), kept_type)
-                    .await?;
+                let applied = self.applier.release(target, existing).await?;
                 write.answered(applied.entry(None));
                 Ok(Remains {
                     deed: Deed::Released,

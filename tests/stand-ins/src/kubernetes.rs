@@ -93,7 +93,7 @@ impl State {
                 let forced = seen.query("force").as_deref() == Some("true");
                 self.apply(&path, body, &manager, forced)
             }
-            _ if content_type.starts_with("application/json-patch") => self.change_status(&path, body),
+            _ if content_type.starts_with("application/json-patch") => self.change(&path, body),
             _ if content_type.starts_with("application/merge-patch") => self.merge(&path, body),
             _ => (415, json!({})),
         }
@@ -154,26 +154,27 @@ impl State {
     }
 
     /// A failed test blames no field.
-    fn change_status(&mut self, path: &str, changes: &Value) -> Reply {
+    fn change(&mut self, path: &str, changes: &Value) -> Reply {
         let object = path.trim_end_matches("/status");
-        let Some(stored) = self.objects.get(object) else {
+        let Some(mut stored) = self.objects.get(object).cloned() else {
             return missing();
         };
-        let mut body = stored.body.clone();
         for change in changes.as_array().into_iter().flatten() {
             let (at, value) = (text(&change["path"]), &change["value"]);
             match (text(&change["op"]), at) {
-                ("test", _) if body.pointer(at) != Some(value) => return refused(422, "Invalid", &[]),
-                ("replace", "/metadata/resourceVersion") if body.pointer(at) != Some(value) => {
+                ("test", _) if stored.body.pointer(at) != Some(value) => return refused(422, "Invalid", &[]),
+                ("replace", "/metadata/resourceVersion") if stored.body.pointer(at) != Some(value) => {
                     return refused(409, "Conflict", &[]);
                 }
-                (_, "/status") => body["status"] = value.clone(),
+                ("add", _) => set(&mut stored.body, &field_at(at), value.clone()),
+                ("remove", _) => stored.remove(at),
                 _ => {}
             }
         }
-        body["metadata"]["resourceVersion"] = self.next().into();
-        self.objects.entry(object.to_owned()).or_default().body = body.clone();
-        (200, body)
+        stored.body["metadata"]["resourceVersion"] = self.next().into();
+        let told = stored.told();
+        self.objects.insert(object.to_owned(), stored);
+        (200, told)
     }
 
     fn merge(&mut self, path: &str, change: &Value) -> Reply {
@@ -280,6 +281,23 @@ impl Stored {
         self.body == body && self.owners == owners
     }
 
+    /// Takes out what a JSON pointer names: a field, which is nobody's any more then, or the entry of a manager.
+    fn remove(&mut self, pointer: &str) {
+        if let Some(entry) = pointer.strip_prefix("/metadata/managedFields/") {
+            let owner = entry
+                .parse()
+                .ok()
+                .and_then(|index| self.owners.keys().nth(index).cloned());
+            owner.map(|owner| self.owners.remove(&owner));
+            return;
+        }
+        let field = field_at(pointer);
+        unset(&mut self.body, &field);
+        for owned in self.owners.values_mut() {
+            owned.remove(&field);
+        }
+    }
+
     fn told(&self) -> Value {
         let mut told = self.body.clone();
         let managed: Vec<Value> = self
@@ -355,6 +373,14 @@ fn fields_of(body: &Value) -> BTreeMap<Field, Value> {
         }
     }
     fields
+}
+
+/// The field that a JSON pointer names.
+fn field_at(pointer: &str) -> Field {
+    let parts = pointer.split('/').skip(1);
+    parts
+        .map(|part| part.replace("~1", "/").replace("~0", "~"))
+        .collect()
 }
 
 fn at<'a>(body: &'a Value, field: &Field) -> Option<&'a Value> {

@@ -47,6 +47,7 @@ pub(super) fn register(suite: &mut Suite) {
         a_write_lands_only_on_what_it_was_planned_on,
         a_key_of_another_manager_is_named_and_taken_by_force_alone,
         a_release_leaves_what_others_own,
+        a_release_leaves_what_nobody_owns,
         what_a_secret_may_not_be_has_a_reason_of_ours,
         a_status_lands_only_on_the_object_that_was_meant,
         a_restart_lands_only_on_what_it_was_planned_on,
@@ -256,14 +257,52 @@ async fn a_release_leaves_what_others_own(server: Server) -> Result<()> {
     let reader = ClusterReader::new(server.client.clone());
     let found = reader.secret(&server.key("db")).await?.context("it was made")?;
     let mine: [(&str, &[u8]); 1] = [("mine", b"b")];
-    let applied = server.apply(&Wanted::new(&found.unchanged(), &mine)).await?;
+    server.apply(&Wanted::new(&found.unchanged(), &mine)).await?;
+    let shared = reader.secret(&server.key("db")).await?.context("it is there")?;
     let writer = SecretWriter::new(server.client.clone());
-    writer
-        .release(&server.key("db"), &unchanged(&applied), None)
-        .await?;
+    writer.release(&server.key("db"), &shared).await?;
     let left = reader.secret(&server.key("db")).await?.context("it is there")?;
     assert_eq!(left.data.keys().collect::<Vec<_>>(), ["theirs"]);
     assert_eq!(left.owner, None);
+    Ok(())
+}
+
+async fn a_release_leaves_what_nobody_owns(server: Server) -> Result<()> {
+    // A restored backup, or `stringData` that is applied: the server records no owner of the keys.
+    let made =
+        json!({"metadata": {"name": "db", "annotations": {"theirs": "x"}}, "data": {"theirs": "YQ=="}});
+    let secrets = server.secrets();
+    secrets
+        .create(&PostParams::default(), &serde_json::from_value(made)?)
+        .await?;
+    let nobody = json!({"metadata": {"managedFields": [{}]}});
+    secrets
+        .patch("db", &PatchParams::default(), &Patch::Merge(nobody))
+        .await?;
+    let reader = ClusterReader::new(server.client.clone());
+    let found = reader.secret(&server.key("db")).await?.context("it was made")?;
+    ensure!(found.key_owners["theirs"].is_empty(), "{:?}", found.key_owners);
+    let mine: [(&str, &[u8]); 1] = [("mine", b"b")];
+    server.apply(&Wanted::new(&found.unchanged(), &mine)).await?;
+    let shared = reader.secret(&server.key("db")).await?.context("it is there")?;
+    let writer = SecretWriter::new(server.client.clone());
+    let released = writer.release(&server.key("db"), &shared).await?;
+    let left = secrets.get("db").await?;
+    let keys: Vec<_> = left.data.iter().flatten().map(|(key, _)| key.as_str()).collect();
+    assert_eq!(keys, ["theirs"]);
+    let annotations = left.metadata.annotations.unwrap_or_default();
+    assert_eq!(annotations.keys().collect::<Vec<_>>(), ["theirs"]);
+    ensure!(left.metadata.labels.unwrap_or_default().is_empty());
+    let managers = left.metadata.managed_fields.unwrap_or_default();
+    ensure!(
+        managers
+            .iter()
+            .all(|entry| entry.manager.as_deref() != Some("keyward")),
+        "{managers:?}"
+    );
+    assert_eq!(left.metadata.resource_version, Some(released.resource_version));
+    let late = writer.release(&server.key("db"), &shared).await;
+    refused(late, Class::Conflict, Reason::Conflict)?;
     Ok(())
 }
 

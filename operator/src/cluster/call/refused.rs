@@ -247,12 +247,12 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_namespace_is_told_to_nobody() {
+    fn the_end_of_a_namespace_is_no_alarm() {
         let fault = fault(
             403,
             "secrets \"db\" is forbidden: unable to create new content in namespace apps",
             "NamespaceTerminating",
         );
-        assert!(!fault.is_worth_telling(), "{fault}");
+        assert!(!fault.is_worth_telling(1), "{fault}");
     }
 }
