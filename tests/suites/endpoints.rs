@@ -5,15 +5,18 @@ use std::time::SystemTime;
 
 use anyhow::{Context as _, Result, ensure};
 use chrono::{DateTime, Utc};
+use k8s_openapi::api::apps::v1::Deployment;
 use keyward_tests::harness::{Case, Suite};
 use keyward_tests::operator::workspace;
+use keyward_tests::rig::poll;
 use keyward_tests::rig::vault::Kv;
 use serde_json::{Value, json};
 
-use crate::scene::Scene;
+use crate::scene::{self, SOON, Scene, path};
 
 pub fn register(suite: &mut Suite) {
     keyward_tests::vault_tests!(suite, the_endpoint_answers_as_the_reference_says);
+    keyward_tests::tests!(suite, what_was_done_and_how_stores_are_is_counted);
 }
 
 async fn the_endpoint_answers_as_the_reference_says(case: Case) -> Result<()> {
@@ -82,6 +85,73 @@ async fn the_endpoint_answers_as_the_reference_says(case: Case) -> Result<()> {
         ("keyward_leader", "", 1.0),
     ] {
         operator.counted(name, labels, least).await?;
+    }
+    Ok(())
+}
+
+async fn what_was_done_and_how_stores_are_is_counted(case: Case) -> Result<()> {
+    let scene = Scene::new(&case, Kv::V2).await?;
+    let operator = scene.operator().await?;
+    scene.write("apps/db", &json!({"password": "first"})).await?;
+    let mut broken = scene.vault_spec();
+    broken["vault"]["mount"] = "nowhere".into();
+    scene.store("broken", &broken).await?;
+    let labels = json!({"app": "web"});
+    let deployment = json!({"kind": "Deployment", "spec": {
+        "selector": {"matchLabels": labels},
+        "template": {
+            "metadata": {"labels": labels}, "spec": {"containers": [{"name": "web", "image": "web"}]},
+        },
+    }});
+    scene::apply(&scene.api::<Deployment>(), "web", deployment).await?;
+    scene
+        .synced(
+            "db",
+            &json!({
+                "sources": [path("apps/db")], "consumers": [{"kind": "Deployment", "name": "web"}],
+            }),
+        )
+        .await?;
+    scene.credential("shared", &json!({"theirs": "x"})).await?;
+    scene
+        .synced(
+            "guest",
+            &json!({
+                "sources": [path("apps/db")], "target": {"name": "shared", "adoption": {"policy": "AddKeys"}},
+            }),
+        )
+        .await?;
+    scene.ready("db").await?;
+    scene.ready("guest").await?;
+    scene.delete("db").await?;
+    scene.delete("guest").await?;
+    scene.holds("shared", &[("theirs", "x")]).await?;
+    for (name, labels, wanted) in [
+        ("keyward_rollouts_total", "kind=\"Deployment\"", 1.0),
+        ("keyward_secret_writes_total", "operation=\"Create\"", 1.0),
+        ("keyward_secret_writes_total", "operation=\"Update\"", 1.0),
+        ("keyward_secret_writes_total", "operation=\"Release\"", 1.0),
+        ("keyward_secret_writes_total", "operation=\"Delete\"", 1.0),
+        ("keyward_objects", "kind=\"SecretStore\",readiness=\"Ready\"", 1.0),
+        (
+            "keyward_objects",
+            "kind=\"SecretStore\",readiness=\"NotReady\"",
+            1.0,
+        ),
+        (
+            "keyward_objects",
+            "kind=\"SecretStore\",readiness=\"Unknown\"",
+            0.0,
+        ),
+        ("keyward_objects", "kind=\"SyncedSecret\"", 0.0),
+        ("keyward_oldest_refresh_age_seconds", "", 0.0),
+    ] {
+        let what = format!("{name} {labels} to be {wanted}");
+        poll::until(&what, SOON, async || {
+            let value = operator.metric(name, labels).await;
+            value.is_ok_and(|value| (value - wanted).abs() < 0.5)
+        })
+        .await?;
     }
     Ok(())
 }

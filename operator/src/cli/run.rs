@@ -360,7 +360,7 @@ fn count_objects(metrics: &Metrics, objects: &[ObjectState], now: DateTime<Utc>)
         let count = objects.iter().filter(|object| object.ready == ready).count();
         metrics.set_objects("SyncedSecret", label, count);
     }
-    let oldest = objects.iter().filter_map(|object| object.last_check).min();
+    let oldest = objects.iter().filter_map(|object| object.current_as_of).min();
     metrics.set_oldest_refresh(oldest.map_or(0, |oldest| (now - oldest).num_seconds().max(0)));
 }
 
@@ -400,18 +400,23 @@ mod tests {
     #[test]
     fn objects_are_counted_by_readiness() {
         let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
-        let object = |ready, age| ObjectState {
+        let object = |ready, age: Option<i64>| ObjectState {
             namespace: "apps".into(),
             name: "db".into(),
             ready,
             reason: None,
-            last_check: Some(now - chrono::Duration::seconds(age)),
+            last_check: Some(now - chrono::Duration::seconds(900)),
             next_refresh: None,
             failing_since: None,
             request_id: None,
+            current_as_of: age.map(|age| now - chrono::Duration::seconds(age)),
         };
         let metrics = Metrics::new();
-        let objects = [object(Some(true), 5), object(Some(true), 70), object(None, 1)];
+        let objects = [
+            object(Some(true), Some(5)),
+            object(Some(true), Some(70)),
+            object(None, None),
+        ];
         count_objects(&metrics, &objects, now);
         let page = metrics.render();
         for line in [

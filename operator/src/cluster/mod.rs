@@ -9,6 +9,7 @@ pub mod events;
 mod kinds;
 mod known;
 pub mod lease;
+mod listening;
 mod object_key;
 mod pairs;
 mod pruned;

@@ -23,6 +23,7 @@ use serde::de::DeserializeOwned;
 
 use super::ObjectKey;
 use super::known::Known;
+use super::listening::listening;
 use super::pruned::{Metadata, Parsed, Progress, Unreadable, Workload};
 use super::watch_health::{WatchHealth, WatchState};
 
@@ -78,7 +79,7 @@ impl Watches {
         &self,
         handler: impl FnMut(WatchEvent<SyncedSecret>) + Send,
     ) -> impl Future<Output = ()> + Send {
-        self.parsed(self.scoped(), handler)
+        self.parsed(|client| self.scoped(client), handler)
     }
 
     /// Watches `SecretStore`s.
@@ -86,7 +87,7 @@ impl Watches {
         &self,
         handler: impl FnMut(WatchEvent<SecretStore>) + Send,
     ) -> impl Future<Output = ()> + Send {
-        self.parsed(self.scoped(), handler)
+        self.parsed(|client| self.scoped(client), handler)
     }
 
     /// Watches `ClusterSecretStore`s.
@@ -94,7 +95,7 @@ impl Watches {
         &self,
         handler: impl FnMut(WatchEvent<ClusterSecretStore>) + Send,
     ) -> impl Future<Output = ()> + Send {
-        self.parsed(Api::all(self.client.clone()), handler)
+        self.parsed(Api::all, handler)
     }
 
     /// Watches the metadata of Secrets. Their values never reach this process.
@@ -102,7 +103,7 @@ impl Watches {
         &self,
         handler: impl FnMut(WatchEvent<ObjectMeta>) + Send,
     ) -> impl Future<Output = ()> + Send {
-        self.metadata::<Secret>(self.scoped(), handler)
+        self.metadata::<Secret>(|client| self.scoped(client), handler)
     }
 
     /// Watches the metadata of `ConfigMap`s.
@@ -110,7 +111,7 @@ impl Watches {
         &self,
         handler: impl FnMut(WatchEvent<ObjectMeta>) + Send,
     ) -> impl Future<Output = ()> + Send {
-        self.metadata::<ConfigMap>(self.scoped(), handler)
+        self.metadata::<ConfigMap>(|client| self.scoped(client), handler)
     }
 
     /// Watches the metadata of `ServiceAccount`s.
@@ -118,7 +119,7 @@ impl Watches {
         &self,
         handler: impl FnMut(WatchEvent<ObjectMeta>) + Send,
     ) -> impl Future<Output = ()> + Send {
-        self.metadata::<ServiceAccount>(self.scoped(), handler)
+        self.metadata::<ServiceAccount>(|client| self.scoped(client), handler)
     }
 
     /// Watches the metadata of Namespaces.
@@ -126,7 +127,7 @@ impl Watches {
         &self,
         handler: impl FnMut(WatchEvent<ObjectMeta>) + Send,
     ) -> impl Future<Output = ()> + Send {
-        self.metadata::<Namespace>(Api::all(self.client.clone()), handler)
+        self.metadata::<Namespace>(Api::all, handler)
     }
 
     /// Watches the rollout of the workloads of one kind.
@@ -142,9 +143,10 @@ impl Watches {
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + 'static,
     {
+        let (client, state) = self.listening::<K>();
         follow(
-            self.scoped::<Workload<K>>(),
-            self.health.register(&K::kind(&())),
+            self.scoped::<Workload<K>>(client),
+            state,
             |workload| Ok(workload.into_progress()),
             handler,
         )
@@ -152,43 +154,41 @@ impl Watches {
 
     fn metadata<K>(
         &self,
-        api: Api<Metadata<K>>,
+        api: impl FnOnce(Client) -> Api<Metadata<K>>,
         handler: impl FnMut(WatchEvent<ObjectMeta>) + Send,
     ) -> impl Future<Output = ()> + Send
     where
         K: Resource<DynamicType = ()> + Clone + Debug + 'static,
     {
-        follow(
-            api,
-            self.health.register(&K::kind(&())),
-            |object| Ok(object.into_inner()),
-            handler,
-        )
+        let (client, state) = self.listening::<K>();
+        follow(api(client), state, |object| Ok(object.into_inner()), handler)
     }
 
     fn parsed<K>(
         &self,
-        api: Api<Parsed<K>>,
+        api: impl FnOnce(Client) -> Api<Parsed<K>>,
         handler: impl FnMut(WatchEvent<K>) + Send,
     ) -> impl Future<Output = ()> + Send
     where
         K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
     {
-        follow(
-            api,
-            self.health.register(&K::kind(&())),
-            Parsed::into_result,
-            handler,
-        )
+        let (client, state) = self.listening::<K>();
+        follow(api(client), state, Parsed::into_result, handler)
     }
 
-    fn scoped<K>(&self) -> Api<K>
+    /// A new watch, and a client by which it hears of the API server.
+    fn listening<K: Resource<DynamicType = ()>>(&self) -> (Client, Arc<WatchState>) {
+        let state = self.health.register(&K::kind(&()));
+        (listening(self.client.clone(), &state), state)
+    }
+
+    fn scoped<K>(&self, client: Client) -> Api<K>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
     {
         match &self.namespace {
-            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
-            None => Api::all(self.client.clone()),
+            Some(namespace) => Api::namespaced(client, namespace),
+            None => Api::all(client),
         }
     }
 }
@@ -235,7 +235,6 @@ impl<O, H> Reporter<O, H> {
         O: Fn(W) -> Result<T, Box<Unreadable>>,
         H: FnMut(WatchEvent<T>),
     {
-        self.state.heard();
         match event {
             Event::Init => {
                 self.known.begin();

@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// Every watch of the process.
 #[derive(Default)]
@@ -28,7 +30,7 @@ pub struct WatchSnapshot {
     pub kind: String,
     /// Whether it has seen a complete listing.
     pub synced: bool,
-    /// Time since it last reported anything.
+    /// Time since the API server was last heard on it.
     pub silent_for: Duration,
     /// Failures since the start.
     pub failures: u64,

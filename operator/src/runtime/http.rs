@@ -79,6 +79,10 @@ pub struct ObjectState {
     pub failing_since: Option<DateTime<Utc>>,
     /// The store's id of the request that failed last.
     pub request_id: Option<String>,
+    /// Until when it is known to have been current: its last look, or the moment it was first seen. Nothing for an object
+    /// that is not looked at again.
+    #[serde(skip)]
+    pub current_as_of: Option<DateTime<Utc>>,
 }
 
 impl Readiness {
@@ -188,6 +192,7 @@ mod tests {
                 next_refresh: None,
                 failing_since: None,
                 request_id: Some("r1".into()),
+                current_as_of: None,
             }]
         }
 

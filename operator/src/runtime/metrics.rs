@@ -137,7 +137,7 @@ impl Metrics {
             oldest_refresh: level(
                 r,
                 "oldest_refresh_age_seconds",
-                "Age of the oldest look at a store that an object rests on",
+                "Age of the oldest look that an object rests on, among those that are looked at again",
             ),
             leader: level(r, "leader", "Whether this process does the work"),
             queued: levels(r, "queued_objects", "Objects that wait or run"),
@@ -227,7 +227,7 @@ impl Metrics {
             .set(signed(objects));
     }
 
-    /// Age of the oldest look at a store that an object rests on, in seconds.
+    /// Age of the oldest look that an object rests on, in seconds.
     pub fn set_oldest_refresh(&self, seconds: i64) {
         self.oldest_refresh.set(seconds);
     }

@@ -126,6 +126,7 @@ impl SyncIndex {
         };
         if known.uid == entry.uid {
             entry.memory = std::mem::take(&mut known.memory);
+            entry.seen = known.seen;
         }
         if known.uid == entry.uid && known.generation == entry.generation {
             *known = entry;

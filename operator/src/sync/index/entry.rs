@@ -6,13 +6,14 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use keyward_crds::SyncedSecret;
-use keyward_crds::synced_secret::SyncedSecretStatus;
+use keyward_crds::synced_secret::{RefreshPolicy, SyncedSecretStatus};
 
 use super::Memory;
 use super::outside::made_at;
 use crate::cluster::resource_version::is_older;
 use crate::cluster::time::from_kubernetes;
 use crate::cluster::{ObjectKey, conditions};
+use crate::runtime::clock;
 use crate::runtime::http::ObjectState;
 
 /// An object and what is remembered of it. The object lies as JSON: its types take about four times as much, and
@@ -24,6 +25,10 @@ pub(super) struct Entry {
     pub generation: i64,
     /// When the object was made.
     pub made: DateTime<Utc>,
+    /// When this process first saw it.
+    pub seen: DateTime<Utc>,
+    /// Whether it is looked at again and again.
+    recurs: bool,
     /// A digest of what makes work when it changes.
     work: u64,
     ready: Option<Ready>,
@@ -54,6 +59,8 @@ impl Entry {
             resource_version: meta.resource_version.as_deref().unwrap_or_default().into(),
             generation: meta.generation.unwrap_or_default(),
             made: made_at(meta),
+            seen: clock::now(),
+            recurs: !object.spec.suspend && object.spec.refresh.policy == RefreshPolicy::Periodic,
             work: hasher.hash_one(work),
             ready: Ready::of(object.status.as_ref()),
             lane,
@@ -109,6 +116,7 @@ impl Entry {
                 .failing_since
                 .or_else(|| ready.and_then(|ready| ready.failing_since)),
             request_id: ready.and_then(|ready| ready.request_id.as_deref().map(str::to_owned)),
+            current_as_of: self.recurs.then(|| self.memory.last_check.unwrap_or(self.seen)),
         }
     }
 }

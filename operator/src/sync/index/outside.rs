@@ -109,6 +109,7 @@ impl Unread {
                 .map(|ready| from_kubernetes(&ready.last_transition_time))
                 .next(),
             request_id: None,
+            current_as_of: None,
         }
     }
 }

@@ -1,4 +1,5 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use keyward_crds::synced_secret::RefreshPolicy;
 use serde_json::json;
 
 use super::*;
@@ -188,4 +189,27 @@ fn of_an_object_that_is_gone_it_is_known_when_it_was_made() {
     assert_eq!(index.departed(&key), None);
     index.remove(&key);
     assert_eq!(index.departed(&key), None, "nobody has seen it");
+}
+
+#[test]
+fn only_what_recurs_grows_old_and_from_the_moment_it_was_seen() {
+    let index = SyncIndex::default();
+    let key = ObjectKey::new("apps", "db");
+    let current = || index.state(&key).expect("it exists").current_as_of;
+    index.put(&key, &object(1, "a", "one"));
+    let seen = current().expect("its first look is owed");
+    index.put(&key, &object(2, "a", "one"));
+    assert_eq!(current(), Some(seen), "an edit is no look");
+    let looked = DateTime::from_timestamp(1_800_000_000, 0);
+    index.remember(&key, "u1", |memory| memory.last_check = looked);
+    assert_eq!(current(), looked);
+
+    let mut once = object(3, "a", "one");
+    once.spec.refresh.policy = RefreshPolicy::Once;
+    index.put(&key, &once);
+    assert_eq!(current(), None);
+    let mut suspended = object(4, "a", "one");
+    suspended.spec.suspend = true;
+    index.put(&key, &suspended);
+    assert_eq!(current(), None);
 }
