@@ -13,10 +13,14 @@ const TAIL: u64 = 5_000;
 const SHARED: [&str; 4] = ["kubernetes-", "openbao.", "openstack-", "vault."];
 
 /// What is said in the best of health.
-const NOISE: [&str; 4] = [
+const NOISE: [&str; 7] = [
     "event broker has not been started",
     "[INFO]",
     "password to",
+    // Controllers that meet what they have just written.
+    "is not as new as written version",
+    "failed to apply stage",
+    "Post-timeout activity",
     "{\"level\":\"warn\"",
 ];
 
@@ -54,18 +58,23 @@ impl Logs {
                 return None;
             }
             let before = self.lengths.get(log).copied().unwrap_or_default();
-            let text = tail(log, before.max(length.saturating_sub(TAIL)))?;
+            let text = tail(log, before, length.saturating_sub(TAIL))?;
             (!text.is_empty()).then(|| format!("\n--- the end of {name} ---\n{text}"))
         });
         added.collect()
     }
 }
 
-fn tail(log: &Path, from: u64) -> Option<String> {
+/// What comes after `before`, but not much: of a line in which the end of that length begins, nothing is shown.
+fn tail(log: &Path, before: u64, end: u64) -> Option<String> {
     let mut file = File::open(log).ok()?;
-    file.seek(SeekFrom::Start(from)).ok()?;
+    file.seek(SeekFrom::Start(before.max(end))).ok()?;
     let mut tail = Vec::new();
     file.read_to_end(&mut tail).ok()?;
+    let whole = tail.iter().position(|byte| *byte == b'\n');
+    if let Some(whole) = whole.filter(|_| end > before) {
+        tail.drain(..=whole);
+    }
     let tail = String::from_utf8_lossy(&tail);
     let is_news = |line: &&str| !is_chatter(line) && !NOISE.iter().any(|noise| line.contains(noise));
     Some(tail.lines().filter(is_news).collect::<Vec<_>>().join("\n"))
@@ -93,7 +102,7 @@ mod tests {
         let before = now();
         write(
             "a-test-2-operator.log",
-            &format!("{}the end\n", "x".repeat(10_000)),
+            &format!("{}\n{}\nthe end\n", "x".repeat(6_000), "y".repeat(4_000)),
         );
         write("another-test-2.log", "of another");
         write(
@@ -105,8 +114,8 @@ mod tests {
             "I1129 1 served\nW1129 2 was slow\nE1129 3 lost its disk\n",
         );
         let told = before.told(&now(), "a-test");
-        let (own, shared) = told.split_once("xthe end\n").unwrap();
-        assert!(own.starts_with("\n--- the end of a-test-2-operator.log ---\nxxx"));
+        let (own, shared) = told.split_once("y\nthe end\n").unwrap();
+        assert!(own.starts_with("\n--- the end of a-test-2-operator.log ---\nyyy"));
         assert_eq!(
             shared,
             "--- the end of kubernetes-etcd.log ---\nE1129 3 lost its disk\
