@@ -13,6 +13,7 @@ mod silence;
 mod store_kinds;
 mod sync;
 mod tenancy;
+mod told;
 
 use std::process::ExitCode;
 

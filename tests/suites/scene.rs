@@ -4,10 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use chrono::{DateTime, Utc};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
-use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use keyward_crds::{
     ACKNOWLEDGE_ANNOTATION, ClusterSecretStore, SERVICE_ACCOUNT_CONSENT, SecretStore, StoreStatus,
@@ -16,9 +15,10 @@ use keyward_crds::{
 use keyward_tests::harness::Case;
 use keyward_tests::operator::{Operator, Settings};
 use keyward_tests::rig::kubernetes::{ApiRequest, Kubernetes};
+use keyward_tests::rig::openstack::{OpenStack, Tenant};
 use keyward_tests::rig::vault::{Kv, StoreRequest, Vault};
 use keyward_tests::rig::{Mark, poll};
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 /// How long anything may take that should happen at once.
@@ -142,6 +142,28 @@ impl<'a> Scene<'a> {
                 "serviceAccountRef": {"name": "reader"},
             }},
         }})
+    }
+
+    /// The same scene as another namespace sees it.
+    pub fn seen_from(&self, namespace: &str) -> Scene<'a> {
+        Scene {
+            namespace: namespace.to_owned(),
+            mount: self.mount.clone(),
+            ..*self
+        }
+    }
+
+    /// The spec of a store of Barbican that works, by the password of a project's user, which is put into a Secret.
+    pub async fn barbican_spec(&self, servers: &OpenStack, tenant: &Tenant) -> Result<Value> {
+        self.credential("keystone-login", &json!({"password": tenant.password}))
+            .await?;
+        Ok(json!({"barbican": {
+            "authUrl": servers.auth_url(), "ca": {"inline": servers.ca()},
+            "auth": {"password": {
+                "username": tenant.user, "project": tenant.project,
+                "passwordRef": {"name": "keystone-login", "key": "password"},
+            }},
+        }}))
     }
 
     /// Starts an operator for this namespace alone.
@@ -377,58 +399,6 @@ impl<'a> Scene<'a> {
             );
         }
         Ok(())
-    }
-
-    /// Waits for an event of this reason about a `SyncedSecret`, and returns its note.
-    pub async fn event(&self, name: &str, reason: &str) -> Result<String> {
-        poll::some(&format!("an event {reason} about {name}"), SOON, || async {
-            self.events(name, reason).await.ok()?.pop()
-        })
-        .await
-    }
-
-    /// The notes of all events of this reason about a `SyncedSecret`.
-    pub async fn events(&self, name: &str, reason: &str) -> Result<Vec<String>> {
-        let events = self.api::<Event>().list(&ListParams::default()).await?;
-        let about = |event: &Event| {
-            let regarding = event.regarding.as_ref();
-            event.reason.as_deref() == Some(reason)
-                && regarding.is_some_and(|regarding| regarding.name.as_deref() == Some(name))
-        };
-        Ok(events
-            .into_iter()
-            .filter(about)
-            .filter_map(|event| event.note)
-            .collect())
-    }
-
-    /// Waits until a failure is told in all its places: the condition has this reason and these words, an event
-    /// has the reason, and the operator has counted it.
-    pub async fn told(
-        &self,
-        operator: &Operator,
-        name: &str,
-        reason: &str,
-        words: &str,
-    ) -> Result<SyncedSecret> {
-        let object = self
-            .until(name, &format!("{reason} with `{words}`"), |object| {
-                let ready = object
-                    .status
-                    .as_ref()
-                    .and_then(|status| ready_of(&status.conditions));
-                ready.is_some_and(|ready| {
-                    ready.reason == reason && ready.status == "False" && ready.message.contains(words)
-                })
-            })
-            .await?;
-        self.event(name, reason).await?;
-        let label = format!("reason=\"{reason}\"");
-        ensure!(
-            operator.metric("keyward_failures_total", &label).await? >= 1.0,
-            "no metric counts {reason}"
-        );
-        Ok(object)
     }
 
     /// What the operator of this namespace has asked of the API server since `mark`, but for its lease and its watches.

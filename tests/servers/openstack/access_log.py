@@ -32,6 +32,7 @@ class AccessLog:
             "method": environ["REQUEST_METHOD"],
             "path": environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""),
             "query": environ.get("QUERY_STRING", ""),
+            "accept": environ.get("HTTP_ACCEPT", ""),
         }
         if line["method"] == "POST" and line["path"] == _LOGIN_PATH:
             line["login"] = _who_logs_in(environ)

@@ -15,10 +15,10 @@ use kube::ResourceExt as _;
 use kube::api::{Api, ListParams};
 use serde_json::{Value, json};
 
-use crate::scene::{Scene, ready_of};
+use crate::scene::{Scene, message_of, ready_of};
 
 /// How long all of them may take, on a machine that runs other tests beside.
-const WITHIN: Duration = Duration::from_mins(1);
+const WITHIN: Duration = Duration::from_mins(2);
 
 /// Requests that a test sends at once.
 const AT_ONCE: usize = 8;
@@ -119,6 +119,21 @@ impl<'a> Many<'a> {
     /// Waits until the `Ready` condition of each has this reason.
     pub async fn reason(&self, reason: &str) -> Result<()> {
         self.until(reason, |object| reason_of(object) == reason).await
+    }
+
+    /// Waits until a failure of each is told: its condition has this reason and these words, an event regards it, and the
+    /// operator has counted it.
+    pub async fn told(&self, operator: &Operator, reason: &str, words: &str) -> Result<()> {
+        self.until(reason, |object| {
+            reason_of(object) == reason && message_of(object).is_ok_and(|message| message.contains(words))
+        })
+        .await?;
+        for number in 0..self.count {
+            self.scene.event(&self.object(number), reason).await?;
+        }
+        let labels = format!("kind=\"SyncedSecret\",reason=\"{reason}\"");
+        let each = f64::from(u32::try_from(self.count)?);
+        operator.counted("keyward_failures_total", &labels, each).await
     }
 
     /// Waits until each is as `wanted` says.

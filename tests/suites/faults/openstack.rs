@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::many::reason_of;
 use crate::scene::{SOON, Scene};
+use crate::told::Failure;
 
 /// Objects, each of a secret of its own.
 const OBJECTS: usize = 10;
@@ -24,16 +25,7 @@ async fn barbican_and_keystone_are_waited_out(case: Case) -> Result<()> {
     let openstack = case.private_openstack(&Options::default()).await?;
     let tenant = openstack.tenant(Role::Member).await?;
     let scene = Scene::new(&case, Kv::V2).await?;
-    scene
-        .credential("keystone-login", &json!({"password": tenant.password}))
-        .await?;
-    let spec = json!({"barbican": {
-        "authUrl": openstack.auth_url(), "ca": {"inline": openstack.ca()},
-        "auth": {"password": {
-            "username": tenant.user, "project": tenant.project,
-            "passwordRef": {"name": "keystone-login", "key": "password"},
-        }},
-    }});
+    let spec = scene.barbican_spec(&openstack, &tenant).await?;
     scene.store("barbican", &spec).await?;
     let keys = tenant.key_manager();
     for number in 0..OBJECTS {
@@ -50,8 +42,11 @@ async fn barbican_and_keystone_are_waited_out(case: Case) -> Result<()> {
 
     openstack.stop(Service::Barbican).await?;
     until_all(&scene, "StoreUnavailable").await?;
-    scene.store_reason("barbican", "StoreUnavailable").await?;
-    scene.holds("app-0", &[("value", "first")]).await?;
+    let away = Failure::new("app-0", "StoreUnavailable", "cannot be reached").keeps(&[("value", "first")]);
+    scene.suffers(&operator, &away).await?;
+    scene
+        .store_told(&operator, "barbican", "StoreUnavailable", "cannot be reached")
+        .await?;
     // What others delete meanwhile comes back with the store.
     let secrets: Api<Secret> = scene.api();
     secrets.delete("app-1", &DeleteParams::default()).await?;
@@ -65,7 +60,7 @@ async fn barbican_and_keystone_are_waited_out(case: Case) -> Result<()> {
         scene.tried(&operator, &format!("app-{number}")).await?;
     }
     until_all(&scene, "StoreUnavailable").await?;
-    scene.holds("app-0", &[("value", "first")]).await?;
+    scene.suffers(&operator, &away).await?;
 
     openstack.restart(Service::Keystone).await?;
     openstack.restart(Service::Barbican).await?;

@@ -55,15 +55,15 @@ async fn a_sealed_store_keeps_fifty_secrets_and_gives_them_back(case: Case) -> R
 
     vault.seal().await?;
     many.refresh().await?;
-    many.reason("StoreSealed").await?;
-    scene.event(&many.object(0), "StoreSealed").await?;
-    scene.store_reason("vault", "StoreSealed").await?;
+    many.told(&operator, "StoreSealed", "sealed").await?;
+    scene
+        .store_told(&operator, "vault", "StoreSealed", "sealed")
+        .await?;
     assert_eq!(
         many.count_holding("first").await?,
         50,
         "the last good values stay"
     );
-    assert!(operator.metric("keyward_failures_total", "StoreSealed").await? >= 50.0);
     assert_eq!(
         operator.get("/readyz").await?,
         "leading",
@@ -106,8 +106,11 @@ async fn a_stopped_store_is_asked_ever_more_slowly_however_many_wait(case: Case)
         .context("the store speaks TLS")?;
     let attempts = Attempts::count_at(address).await?;
     many.refresh().await?;
-    many.reason("StoreUnavailable").await?;
-    scene.event(&many.object(0), "StoreUnavailable").await?;
+    many.told(&operator, "StoreUnavailable", "cannot be reached")
+        .await?;
+    scene
+        .store_told(&operator, "vault", "StoreUnavailable", "cannot be reached")
+        .await?;
     let (from, counted) = (Instant::now(), attempts.so_far());
     poll::until(
         "more attempts at the dead store",

@@ -7,7 +7,8 @@ use keyward_tests::rig::vault::Kv;
 use serde_json::{Value, json};
 
 use super::store_message;
-use crate::scene::Scene;
+use crate::scene::{FIRST, Scene};
+use crate::told::Failure;
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::vault_tests!(
@@ -48,29 +49,13 @@ async fn loopback_and_link_local_are_refused_by_default(case: Case) -> Result<()
     };
     let operator = scene.operator_with(&settings).await?;
     for (name, _, words) in &refused {
-        let status = scene
-            .store_reason(name, "AddressRefused")
+        scene
+            .store_told(&operator, name, "AddressRefused", words)
             .await
             .with_context(|| (*name).to_owned())?;
-        let message = store_message(&status)?;
-        ensure!(message.contains(words), "{name}: {message}");
-        let object = scene
-            .until(name, "not ready", |object| {
-                let status = object.status.as_ref();
-                let ready = status.and_then(|status| crate::scene::ready_of(&status.conditions));
-                ready.is_some_and(|ready| ready.status == "False")
-            })
-            .await?;
-        let message = crate::scene::message_of(&object)?;
-        ensure!(message.contains(words), "{name}: {message}");
-        ensure!(scene.values(name).await?.is_none());
+        let refused = Failure::new(name, "AddressRefused", words).of_store();
+        scene.suffers(&operator, &refused).await?;
     }
-    ensure!(
-        operator
-            .metric("keyward_failures_total", "reason=\"AddressRefused\"")
-            .await?
-            >= 1.0
-    );
     let asked = scene.asked_of_vault(mark)?;
     ensure!(asked.is_empty(), "{asked:?}");
     Ok(())
@@ -90,12 +75,21 @@ async fn the_api_server_is_refused_even_where_loopback_is_allowed(case: Case) ->
     }
     scene.synced_path("db", "apps/db").await?;
     let mark = scene.kubernetes.audit().mark().await?;
-    let _operator = scene.operator().await?;
+    let operator = scene.operator().await?;
     scene.ready("db").await?;
-    for (name, _) in &refused {
-        let status = scene.store_reason(name, "AddressRefused").await?;
-        let message = store_message(&status)?;
-        ensure!(message.contains("denies to stores"), "{name}: {message}");
+    for (name, address) in &refused {
+        let words = "denies to stores";
+        scene.store_told(&operator, name, "AddressRefused", words).await?;
+        // A store in use that is sent there leaves what it gave before.
+        scene.store("vault", &at(&scene, address)).await?;
+        let sent_away = Failure::new("db", "AddressRefused", words)
+            .of_store()
+            .keeps(&FIRST);
+        scene
+            .survives(&operator, &sent_away, async || {
+                scene.store("vault", &scene.vault_spec()).await
+            })
+            .await?;
     }
     let asked = scene.kubernetes.audit().since(mark).await?;
     let led_astray: Vec<_> = asked

@@ -18,7 +18,8 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::store_message;
-use crate::scene::{SOON, Scene};
+use crate::scene::{FIRST, SOON, Scene};
+use crate::told::{Failure, Kind};
 
 /// A reason as people give one.
 pub(super) const REASON: &str = "the proxy of the lab has no certificate yet";
@@ -49,7 +50,9 @@ async fn insecure_choices_are_refused_unless_the_administrator_allows_them(case:
             insecure_message(&status).is_none(),
             "what is refused is not in use"
         );
-        scene.event(name, "InsecureRefused").await?;
+        scene
+            .passed_on(&operator, Kind::SecretStore, name, "InsecureRefused")
+            .await?;
         ensure!(!counted(&operator, field).await?);
     }
     let logins = scene.asked_of_vault(mark)?;
@@ -93,7 +96,7 @@ async fn an_insecure_choice_in_use_is_reported(case: Case) -> Result<()> {
             _ => "against this cluster",
         };
         ensure!(message.contains(implied), "{message}");
-        scene.event(name, "Insecure").await?;
+        scene.event_about(Kind::SecretStore, name, "Insecure").await?;
         ensure!(counted(&operator, field).await?);
     }
     // Back at the secure setting, nothing of it remains.
@@ -122,10 +125,13 @@ async fn an_insecure_choice_ends_at_its_expiry(case: Case) -> Result<()> {
     // Nobody asks: the end comes by itself.
     let status = scene.store_reason("brief", "InsecureExpired").await?;
     ensure!(insecure_message(&status).is_none());
-    scene.event("brief", "InsecureExpired").await?;
+    scene
+        .passed_on(&operator, Kind::SecretStore, "brief", "InsecureExpired")
+        .await?;
     ensure!(!counted(&operator, "skipTlsVerify").await?);
     // Its readers hear of it at once, long before their next turn.
-    scene.told(&operator, "db", "StoreNotReady", "ended at").await?;
+    let ended = Failure::new("db", "StoreNotReady", "ended at").keeps(&FIRST);
+    scene.suffers(&operator, &ended).await?;
     scene.write("apps/db", &json!({"password": "second"})).await?;
     let mark = scene.vault.audit().mark()?;
     scene.refreshed(&operator, "db").await?;

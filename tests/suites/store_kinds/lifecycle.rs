@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use chrono::{DateTime, TimeDelta, Utc};
+use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
 use keyward::runtime::clock::now;
 use keyward_crds::{SecretStore, SyncedSecret};
 use keyward_tests::harness::{Case, Suite};
@@ -11,12 +12,14 @@ use keyward_tests::rig::vault::Kv;
 use kube::api::DeleteParams;
 use serde_json::json;
 
-use crate::scene::{SOON, Scene, ready_of};
+use crate::scene::{FIRST, SOON, Scene, ready_of};
+use crate::told::Failure;
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::vault_tests!(
         suite,
         a_store_deleted_while_used_leaves_the_secret,
+        a_credential_deleted_while_used_leaves_the_secret,
         a_store_that_comes_later_wakes_what_waits_for_it,
         a_store_that_works_again_wakes_what_waits_and_brings_secrets_back,
         another_mount_of_a_store_is_read_at_once,
@@ -35,12 +38,77 @@ async fn a_store_deleted_while_used_leaves_the_secret(case: Case) -> Result<()> 
         .api::<SecretStore>()
         .delete("vault", &DeleteParams::default())
         .await?;
-    scene.told(&operator, "db", "StoreNotFound", "vault").await?;
-    scene.holds("db", &[("password", "first")]).await?;
-    scene.store("vault", &scene.vault_spec()).await?;
-    scene.ready("db").await?;
+    let lost = Failure::new("db", "StoreNotFound", "vault").keeps(&FIRST);
+    scene
+        .survives(&operator, &lost, async || {
+            scene.store("vault", &scene.vault_spec()).await
+        })
+        .await?;
     // Of that name something was told before, and of that object nothing yet.
-    scene.store_reason("vault", "StoreReady").await?;
+    scene.store_reason("vault", "StoreReady").await.map(drop)
+}
+
+/// Every object that a store's login or its trust rests on: the store says which one is missing, and takes it up again.
+async fn a_credential_deleted_while_used_leaves_the_secret(case: Case) -> Result<()> {
+    let scene = Scene::new(&case, Kv::V2).await?;
+    scene.write("apps/db", &json!({"password": "first"})).await?;
+    let policy = format!("{}-reader", scene.mount);
+    let token = scene
+        .vault
+        .api()
+        .create_token(&[&policy], &json!({}))
+        .await?
+        .token;
+    let plant = async |name: &str| match name {
+        "by-token" => scene.credential("token", &json!({"token": token})).await,
+        "by-account" => scene.allow_reader("account").await,
+        _ => {
+            scene
+                .config_map("trust", &json!({"ca.crt": scene.vault.ca()}))
+                .await
+        }
+    };
+    let mut by_account = scene.vault_spec();
+    by_account["vault"]["auth"]["kubernetes"]["serviceAccountRef"]["name"] = "account".into();
+    by_account["vault"]["auth"]["kubernetes"]["role"] = "account".into();
+    let reads = format!("path \"{}/*\" {{ capabilities = [\"read\"] }}", scene.mount);
+    scene.allow_policy("account", &reads).await?;
+    let mut by_trust = scene.vault_spec();
+    by_trust["vault"]["ca"] = json!({"configMapRef": {"name": "trust", "key": "ca.crt"}});
+    let by_token = json!({"token": {"tokenRef": {"name": "token", "key": "token"}}});
+    let stores = [
+        ("by-token", scene.vault_with(&by_token), "token does not exist"),
+        ("by-account", by_account, "account"),
+        ("by-trust", by_trust, "trust does not exist"),
+    ];
+    for (name, spec, _) in &stores {
+        plant(name).await?;
+        scene.store(name, spec).await?;
+        scene.synced_from(name, name, "apps/db").await?;
+    }
+    let operator = scene.operator().await?;
+    for (name, ..) in &stores {
+        scene.holds(name, &FIRST).await?;
+        scene.ready(name).await?;
+    }
+    scene.delete_secret("token").await?;
+    let once = DeleteParams::default();
+    scene.api::<ServiceAccount>().delete("account", &once).await?;
+    scene.api::<ConfigMap>().delete("trust", &once).await?;
+    for (name, _, words) in &stores {
+        let lost = Failure::new(name, "CredentialMissing", words)
+            .of_store()
+            .keeps(&FIRST);
+        scene
+            .survives(&operator, &lost, async || {
+                scene
+                    .store_told(&operator, name, "CredentialMissing", words)
+                    .await?;
+                plant(name).await
+            })
+            .await?;
+        scene.store_reason(name, "StoreReady").await?;
+    }
     Ok(())
 }
 
@@ -82,9 +150,11 @@ async fn a_store_that_works_again_wakes_what_waits_and_brings_secrets_back(case:
 
     vault.seal().await?;
     scene.refresh("db").await?;
-    scene.told(&operator, "db", "StoreSealed", "sealed").await?;
-    scene.store_reason("vault", "StoreSealed").await?;
-    scene.holds("db", &[("password", "first")]).await?;
+    let sealed = Failure::new("db", "StoreSealed", "sealed").keeps(&FIRST);
+    scene.suffers(&operator, &sealed).await?;
+    scene
+        .store_told(&operator, "vault", "StoreSealed", "sealed")
+        .await?;
     // While the last value is still shared, the Secret is made anew of it; then there is nothing to make it of.
     poll::until("the Secret to stay away", SOON, || async {
         let _ = scene.delete_secret("web").await;

@@ -96,14 +96,13 @@ async fn a_wrong_credential_is_said_and_a_corrected_one_is_taken_up_at_once(case
     let operator = scene.operator().await?;
     for way in &ways {
         scene
-            .store_reason(way.name, "CredentialRejected")
+            .store_told(&operator, way.name, "CredentialRejected", "login")
             .await
             .context(way.name)?;
         scene
             .told(&operator, way.name, "CredentialRejected", "login")
             .await
             .context(way.name)?;
-        scene.event(way.name, "CredentialRejected").await?;
     }
     let rejected = scene.vault.audit().since(mark)?;
     for way in ways.iter().filter(|way| !way.mount.is_empty()) {

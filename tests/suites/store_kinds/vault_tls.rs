@@ -7,7 +7,8 @@ use keyward_tests::rig::vault::{Kv, StoreRequest};
 use serde_json::{Value, json};
 
 use super::store_message;
-use crate::scene::Scene;
+use crate::scene::{FIRST, Scene};
+use crate::told::Failure;
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::vault_tests!(
@@ -48,9 +49,9 @@ async fn a_server_of_another_ca_or_name_gets_no_login(case: Case) -> Result<()> 
     let operator = scene.operator().await?;
     scene.ready("other-name").await?;
     for (name, _, _, words) in &wrong {
-        let status = scene.store_reason(name, "TlsFailed").await?;
-        ensure!(store_message(&status)?.contains(words));
-        scene.told(&operator, name, "TlsFailed", words).await?;
+        scene.store_told(&operator, name, "TlsFailed", words).await?;
+        let failed = Failure::new(name, "TlsFailed", words);
+        scene.suffers(&operator, &failed).await?;
     }
     let logins: Vec<_> = scene
         .asked_of_vault(mark)?
@@ -101,8 +102,8 @@ async fn a_ca_from_an_object_is_followed(case: Case) -> Result<()> {
     // One that was right and no longer is ends the use of the store, and the last good Secret stays.
     plant(stranger.certificate()).await?;
     for name in ["of-map", "of-secret"] {
-        scene.told(&operator, name, "TlsFailed", "trusted CA").await?;
-        scene.holds(name, &[("password", "first")]).await?;
+        let failed = Failure::new(name, "TlsFailed", "trusted CA").keeps(&FIRST);
+        scene.suffers(&operator, &failed).await?;
     }
     plant("not a certificate").await?;
     for name in ["of-map", "of-secret"] {

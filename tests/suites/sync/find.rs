@@ -24,7 +24,36 @@ pub(super) fn register(suite: &mut Suite) {
         a_search_drops_what_it_no_longer_asks_for,
         a_match_that_is_deleted_follows_the_policy,
         objects_that_search_the_same_share_the_search,
+        an_unchanged_search_costs_its_list_and_what_it_found,
     );
+}
+
+async fn an_unchanged_search_costs_its_list_and_what_it_found(case: Case) -> Result<()> {
+    let (scene, operator) = both_found(&case, Kv::V2, &json!({})).await?;
+    scene.store_reason("vault", "StoreReady").await?;
+    let (store, cluster) = (
+        scene.vault.audit().mark()?,
+        scene.kubernetes.audit().mark().await?,
+    );
+    for _ in 0..2 {
+        scene.looked_again(&operator, "found").await?;
+    }
+    let asked = scene.asked_of_vault(store)?;
+    let metadata = format!("{}/metadata/apps", scene.mount);
+    ensure!(
+        asked.iter().all(|request| request.path.starts_with(&metadata)),
+        "only names and metadata are read: {asked:?}"
+    );
+    let lists = asked.iter().filter(|request| request.operation == "list").count();
+    // Two turns, and at most the beginning of a third.
+    ensure!((2..=3).contains(&lists), "one list a turn: {asked:?}");
+    ensure!(
+        asked.len() <= lists * 3,
+        "one list, and one look at each of two places: {asked:?}"
+    );
+    let requests = scene.asked_of_kubernetes(cluster).await?;
+    ensure!(requests.is_empty(), "nothing is written: {requests:?}");
+    Ok(())
 }
 
 async fn a_search_takes_what_its_conditions_say(case: Case) -> Result<()> {

@@ -9,6 +9,7 @@ use keyward_tests::rig::vault::Kv;
 use serde_json::json;
 
 use crate::scene::{FIRST, SOON, Scene, often, often_with, path, strictest};
+use crate::told::Failure;
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::vault_tests!(
@@ -28,21 +29,14 @@ pub(super) fn register(suite: &mut Suite) {
 async fn a_soft_deleted_value_is_kept_and_its_restoration_is_noticed(case: Case) -> Result<()> {
     let (scene, operator) = Scene::with_db(&case, Kv::V2, &json!({})).await?;
     scene.vault.api().delete_secret(&scene.mount, "apps/db").await?;
+    let words = "path `apps/db` is deleted in the store; restore it, or set `whenGone.deleted`; the last value is kept";
+    let deleted = Failure::new("db", "RemoteDeleted", words).keeps(&FIRST);
     scene
-        .told(
-            &operator,
-            "db",
-            "RemoteDeleted",
-            "path `apps/db` is deleted in the store; restore it, or set `whenGone.deleted`; the last value is kept",
-        )
+        .survives(&operator, &deleted, async || {
+            let api = scene.vault.api();
+            api.undelete_secret(&scene.mount, "apps/db", &[1]).await
+        })
         .await?;
-    scene.holds("db", &FIRST).await?;
-    scene
-        .vault
-        .api()
-        .undelete_secret(&scene.mount, "apps/db", &[1])
-        .await?;
-    scene.ready("db").await?;
     scene.event("db", "Synced").await?;
     scene.holds("db", &FIRST).await
 }
@@ -54,29 +48,23 @@ async fn a_destroyed_value_is_kept_until_a_new_one_is_written(case: Case) -> Res
         .api()
         .destroy_secret(&scene.mount, "apps/db", &[1])
         .await?;
+    let words = "path `apps/db` is destroyed in the store";
+    let destroyed = Failure::new("db", "RemoteDestroyed", words).keeps(&FIRST);
     scene
-        .told(
-            &operator,
-            "db",
-            "RemoteDestroyed",
-            "path `apps/db` is destroyed in the store",
-        )
+        .survives(&operator, &destroyed, async || {
+            scene
+                .write("apps/db", &json!({"password": "second"}))
+                .await
+                .map(drop)
+        })
         .await?;
-    scene.holds("db", &FIRST).await?;
-    scene.write("apps/db", &json!({"password": "second"})).await?;
-    scene.holds("db", &[("password", "second")]).await?;
-    scene.ready("db").await.map(drop)
+    scene.holds("db", &[("password", "second")]).await
 }
 
 async fn removed_metadata_removes_nothing_whatever_the_policy(case: Case) -> Result<()> {
     let (scene, operator) = Scene::with_db(&case, Kv::V2, &strictest()).await?;
     scene.vault.api().delete_metadata(&scene.mount, "apps/db").await?;
-    scene
-        .told(&operator, "db", "RemoteNotFound", "path `apps/db` is not there")
-        .await?;
-    scene.holds("db", &FIRST).await?;
-    scene.write("apps/db", &json!({"password": "anew"})).await?;
-    scene.holds("db", &[("password", "anew")]).await?;
+    written_anew(&scene, &operator).await?;
     scene.event("db", "NewLineage").await.map(drop)
 }
 
@@ -87,12 +75,7 @@ async fn a_path_missing_from_kv_version_1_removes_nothing_whatever_the_policy(ca
         .api()
         .delete(&format!("{}/apps/db", scene.mount))
         .await?;
-    scene
-        .told(&operator, "db", "RemoteNotFound", "path `apps/db` is not there")
-        .await?;
-    scene.holds("db", &FIRST).await?;
-    scene.write("apps/db", &json!({"password": "anew"})).await?;
-    scene.holds("db", &[("password", "anew")]).await
+    written_anew(&scene, &operator).await
 }
 
 async fn remove_keys_takes_the_keys_of_the_deleted_source_alone(case: Case) -> Result<()> {
@@ -199,9 +182,8 @@ async fn one_source_that_is_kept_keeps_the_whole_secret(case: Case) -> Result<()
         .api()
         .destroy_secret(&scene.mount, "apps/db", &[1])
         .await?;
-    scene
-        .told(&operator, "both", "RemoteDestroyed", "apps/db")
-        .await?;
+    let destroyed = Failure::new("both", "RemoteDestroyed", "apps/db").keeps(&BOTH);
+    scene.suffers(&operator, &destroyed).await?;
     scene
         .vault
         .api()
@@ -215,20 +197,31 @@ async fn a_path_that_never_was_is_told_and_arrives_later(case: Case) -> Result<(
     let scene = Scene::new(&case, Kv::V2).await?;
     let operator = scene.operator().await?;
     scene.synced("later", &often(&[path("apps/later")])).await?;
+    let words = "path `apps/later` is not there; check the name and the policy";
+    let absent = Failure::new("later", "RemoteNotFound", words);
     scene
-        .told(
-            &operator,
-            "later",
-            "RemoteNotFound",
-            "path `apps/later` is not there; check the name and the policy",
-        )
+        .survives(&operator, &absent, async || {
+            scene
+                .write("apps/later", &json!({"password": "first"}))
+                .await
+                .map(drop)
+        })
         .await?;
-    ensure!(
-        scene.values("later").await?.is_none(),
-        "a Secret was made of nothing"
-    );
-    scene.write("apps/later", &json!({"password": "first"})).await?;
     scene.holds("later", &FIRST).await
+}
+
+/// Expects that the path of object `db`, which held [`FIRST`], is told as missing, and that a new value there is taken.
+async fn written_anew(scene: &Scene<'_>, operator: &Operator) -> Result<()> {
+    let lost = Failure::new("db", "RemoteNotFound", "path `apps/db` is not there").keeps(&FIRST);
+    scene
+        .survives(operator, &lost, async || {
+            scene
+                .write("apps/db", &json!({"password": "anew"}))
+                .await
+                .map(drop)
+        })
+        .await?;
+    scene.holds("db", &[("password", "anew")]).await
 }
 
 /// What [`two_sources`] begins with.

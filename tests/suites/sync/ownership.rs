@@ -17,6 +17,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::scene::{FIRST, SOON, Scene, often_with, path};
+use crate::told::Failure;
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::vault_tests!(
@@ -57,21 +58,13 @@ async fn a_foreign_secret_is_left_alone(case: Case) -> Result<()> {
     )
     .await?;
     scene.synced("db", &one(&json!({}))).await?;
-    scene
-        .told(
-            &operator,
-            "db",
-            "SecretNotOwned",
-            "a Secret of this name exists and is not ours",
-        )
-        .await?;
-    scene
-        .holds("db", &[("password", "theirs"), ("more", "x")])
-        .await?;
+    let words = "a Secret of this name exists and is not ours";
+    let foreign = Failure::new("db", "SecretNotOwned", words).keeps(&[("password", "theirs"), ("more", "x")]);
     // Nobody has to touch the object: the name is free as soon as the other Secret is gone.
-    delete(&scene, "db").await?;
-    scene.holds("db", &FIRST).await?;
-    scene.ready("db").await.map(drop)
+    scene
+        .survives(&operator, &foreign, async || delete(&scene, "db").await)
+        .await?;
+    scene.holds("db", &FIRST).await
 }
 
 async fn add_keys_adds_what_nobody_has(case: Case) -> Result<()> {
@@ -89,15 +82,9 @@ async fn add_keys_adds_what_nobody_has(case: Case) -> Result<()> {
         secret.metadata.labels.unwrap_or_default().is_empty(),
         "a guest labels nothing"
     );
-    scene
-        .told(
-            &operator,
-            "taken",
-            "KeyOwnedByOther",
-            "`password` is owned by owner",
-        )
-        .await?;
-    scene.holds("taken", &[("password", "theirs")]).await?;
+    let words = "`password` is owned by owner";
+    let taken = Failure::new("taken", "KeyOwnedByOther", words).keeps(&[("password", "theirs")]);
+    scene.suffers(&operator, &taken).await?;
 
     scene.write("apps/db", &json!({"password": "second"})).await?;
     scene
@@ -117,12 +104,9 @@ async fn take_keys_takes_the_listed_keys_alone(case: Case) -> Result<()> {
     foreign(&scene, "db", "Opaque", &theirs).await?;
     let take = |keys: &[&str]| one(&json!({"adoption": {"policy": "TakeKeys", "keys": keys}}));
     scene.synced("db", &take(&["password"])).await?;
-    scene
-        .told(&operator, "db", "KeyOwnedByOther", "`user` is owned by owner")
-        .await?;
-    scene
-        .holds("db", &[("password", "theirs"), ("user", "theirs"), ("more", "x")])
-        .await?;
+    let all = [("password", "theirs"), ("user", "theirs"), ("more", "x")];
+    let owned = Failure::new("db", "KeyOwnedByOther", "`user` is owned by owner").keeps(&all);
+    scene.suffers(&operator, &owned).await?;
     scene.synced("db", &take(&["password", "user"])).await?;
     scene
         .holds("db", &[("password", "first"), ("user", "u"), ("more", "x")])
@@ -138,21 +122,16 @@ async fn a_key_that_another_manager_applies_is_shown_and_not_forced(case: Case) 
     scene.holds("db", &FIRST).await?;
     scene.ready("db").await?;
     apply(&scene, "db", &json!({"password": "applied"})).await?;
-    scene
-        .told(
-            &operator,
-            "db",
-            "KeyOwnedByOther",
-            "`password` is owned by other-tool",
-        )
-        .await?;
+    let words = "`password` is owned by other-tool";
+    let owned = Failure::new("db", "KeyOwnedByOther", words).keeps(&[("password", "applied")]);
+    scene.suffers(&operator, &owned).await?;
     scene.write("apps/db", &json!({"password": "second"})).await?;
     scene.refreshed(&operator, "db").await?;
-    scene.holds("db", &[("password", "applied")]).await?;
     // The other lets go, and that alone is enough.
-    apply(&scene, "db", &json!({})).await?;
-    scene.holds("db", &[("password", "second")]).await?;
-    scene.ready("db").await.map(drop)
+    scene
+        .survives(&operator, &owned, async || apply(&scene, "db", &json!({})).await)
+        .await?;
+    scene.holds("db", &[("password", "second")]).await
 }
 
 async fn a_hand_edit_is_reverted_at_once(case: Case) -> Result<()> {
@@ -349,10 +328,11 @@ async fn a_renamed_target_releases_the_old_secret(case: Case) -> Result<()> {
     // The old one stays for as long as the new one cannot be written.
     foreign(&scene, "taken", "Opaque", &json!({"password": "theirs"})).await?;
     scene.synced("db", &one(&json!({"name": "taken"}))).await?;
+    let foreign = Failure::new("db", "SecretNotOwned", "is not ours").keeps(&FIRST);
     scene
-        .told(&operator, "db", "SecretNotOwned", "is not ours")
-        .await?;
-    scene.holds_in("db", "new", &FIRST).await
+        .suffers(&operator, &foreign.in_secret("new"))
+        .await
+        .map(drop)
 }
 
 async fn a_target_renamed_while_the_operator_was_down_releases_the_old_secret(case: Case) -> Result<()> {
@@ -377,22 +357,19 @@ async fn two_objects_do_not_fight_over_one_secret(case: Case) -> Result<()> {
     scene.ready("first").await?;
     let other = often_with(&[path("apps/other")], &json!({"target": {"name": "shared"}}));
     scene.synced("second", &other).await?;
+    let words = "the Secret is kept by `first`";
+    let kept = Failure::new("second", "SecretNotOwned", words)
+        .keeps(&FIRST)
+        .in_secret("shared");
     scene
-        .told(
-            &operator,
-            "second",
-            "SecretNotOwned",
-            "the Secret is kept by `first`",
-        )
+        .survives(&operator, &kept, async || {
+            scene.looked_again(&operator, "first").await?;
+            scene.ready("first").await?;
+            scene.holds_in("first", "shared", &FIRST).await?;
+            scene.delete("first").await
+        })
         .await?;
-    scene.looked_again(&operator, "first").await?;
-    scene.ready("first").await?;
-    scene.holds_in("first", "shared", &FIRST).await?;
-    scene.delete("first").await?;
-    scene
-        .holds_in("second", "shared", &[("password", "other")])
-        .await?;
-    scene.ready("second").await.map(drop)
+    scene.holds_in("second", "shared", &[("password", "other")]).await
 }
 
 async fn who_waits_for_a_name_is_woken_when_it_is_free(case: Case) -> Result<()> {
@@ -455,15 +432,11 @@ async fn secrets_of_refused_types_are_never_written(case: Case) -> Result<()> {
     foreign(&scene, "release", "helm.sh/release.v1", &json!({"release": "r"})).await?;
     let add = json!({"name": "release", "adoption": {"policy": "AddKeys"}});
     scene.synced("db", &one(&add)).await?;
-    scene
-        .told(
-            &operator,
-            "db",
-            "TypeRefused",
-            "type `helm.sh/release.v1` are never written",
-        )
-        .await?;
-    scene.holds("release", &[("release", "r")]).await
+    let words = "type `helm.sh/release.v1` are never written";
+    let refused = Failure::new("db", "TypeRefused", words)
+        .keeps(&[("release", "r")])
+        .in_secret("release");
+    scene.suffers(&operator, &refused).await.map(drop)
 }
 
 async fn another_type_keeps_the_last_secret(case: Case) -> Result<()> {
@@ -475,18 +448,12 @@ async fn another_type_keeps_the_last_secret(case: Case) -> Result<()> {
     scene
         .synced("db", &one(&json!({"type": "example.com/login"})))
         .await?;
+    let words = "has type `Opaque`, which cannot be changed";
+    let another = Failure::new("db", "TypeConflict", words).keeps(&FIRST);
     scene
-        .told(
-            &operator,
-            "db",
-            "TypeConflict",
-            "has type `Opaque`, which cannot be changed",
-        )
+        .survives(&operator, &another, async || delete(&scene, "db").await)
         .await?;
     scene.holds("db", &FIRST).await?;
-    delete(&scene, "db").await?;
-    scene.holds("db", &FIRST).await?;
-    scene.ready("db").await?;
     let secret = scene.api::<Secret>().get("db").await?;
     ensure!(
         secret.type_.as_deref() == Some("example.com/login"),
@@ -504,16 +471,10 @@ async fn an_immutable_secret_is_told(case: Case) -> Result<()> {
     scene.ready("db").await?;
     scene.edit("db", &json!({"immutable": true})).await?;
     scene.write("apps/db", &json!({"password": "second"})).await?;
+    let immutable = Failure::new("db", "SecretImmutable", "the Secret is marked immutable").keeps(&FIRST);
     scene
-        .told(
-            &operator,
-            "db",
-            "SecretImmutable",
-            "the Secret is marked immutable",
-        )
+        .survives(&operator, &immutable, async || delete(&scene, "db").await)
         .await?;
-    scene.holds("db", &FIRST).await?;
-    delete(&scene, "db").await?;
     scene.holds("db", &[("password", "second")]).await
 }
 

@@ -1,6 +1,9 @@
 //! What an object that fails asks of its store, counted by the store: while nothing has changed, no value is read again.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
+use chrono::{DateTime, Utc};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use keyward_tests::harness::{Case, Suite};
 use keyward_tests::operator::Operator;
@@ -17,7 +20,37 @@ pub(super) fn register(suite: &mut Suite) {
         an_object_that_fails_on_its_value_reads_it_once_until_something_changes,
         an_object_that_may_not_write_reads_its_value_once_until_something_changes,
         a_deleted_or_regressed_version_is_told_without_a_read,
+        an_object_that_fails_is_tried_ever_more_rarely,
     );
+}
+
+async fn an_object_that_fails_is_tried_ever_more_rarely(case: Case) -> Result<()> {
+    let scene = Scene::new(&case, Kv::V2).await?;
+    let _operator = scene.operator().await?;
+    // A store that becomes ready wakes what waits for it, which would be a try out of turn.
+    scene.store_reason("vault", "StoreReady").await?;
+    let mark = scene.vault.audit().mark()?;
+    scene.synced_path("absent", "apps/absent").await?;
+    let tries = || -> Result<Vec<DateTime<Utc>>> {
+        let mut asked = scene.asked_of_vault(mark)?;
+        asked.retain(|request| request.is_value_read(&scene.mount));
+        Ok(asked.into_iter().map(|request| request.at).collect())
+    };
+    poll::until("four tries", Duration::from_mins(2), async || {
+        tries().is_ok_and(|tries| tries.len() >= 4)
+    })
+    .await?;
+    let tries = tries()?;
+    let waits: Vec<_> = tries
+        .windows(2)
+        .map(|pair| (pair[1] - pair[0]).as_seconds_f64())
+        .collect();
+    // A delay is spread over the upper half of its length: of 5, 10 and 20 s.
+    for (wait, shortest) in waits.iter().zip([2.5, 5.0, 10.0]) {
+        ensure!(*wait > shortest - 0.2, "too soon: {waits:?}");
+    }
+    ensure!(waits[2] > waits[0], "no more rarely than at first: {waits:?}");
+    Ok(())
 }
 
 async fn an_object_that_fails_on_its_value_reads_it_once_until_something_changes(case: Case) -> Result<()> {

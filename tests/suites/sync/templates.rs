@@ -5,10 +5,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::core::v1::Secret;
 use keyward_tests::harness::{Case, Suite};
+use keyward_tests::rig::poll;
 use keyward_tests::rig::vault::Kv;
 use serde_json::{Value, json};
 
-use crate::scene::{Scene, message_of, often_with, path};
+use crate::scene::{SOON, Scene, message_of, often_with, path};
+use crate::told::Failure;
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::vault_tests!(
@@ -18,6 +20,7 @@ pub(super) fn register(suite: &mut Suite) {
         a_template_that_fails_keeps_the_last_secret,
         a_template_without_end_keeps_the_last_secret,
         a_template_that_grows_too_large_keeps_the_last_secret,
+        an_edited_template_is_carried_out_at_once,
     );
 }
 
@@ -173,25 +176,29 @@ async fn a_template_that_fails_keeps_the_last_secret(case: Case) -> Result<()> {
     scene.holds("db", &[("line", "ue")]).await?;
 
     scene.write("apps/db", &json!({"user": "unseen"})).await?;
-    let object = scene.told(&operator, "db", "TemplateFailed", "line").await?;
+    let failed = Failure::new("db", "TemplateFailed", "line").keeps(&[("line", "ue")]);
+    let object = scene.suffers(&operator, &failed).await?;
     ensure!(
         !serde_json::to_string(&object.status)?.contains("unseen"),
         "the value is in the status"
     );
-    scene.holds("db", &[("line", "ue")]).await?;
+    let whole = json!({"user": "u", "extra": "2"});
     scene
-        .write("apps/db", &json!({"user": "u", "extra": "2"}))
+        .survives(&operator, &failed, async || {
+            scene.write("apps/db", &whole).await.map(drop)
+        })
         .await?;
     scene.holds("db", &[("line", "u2")]).await?;
 
     let broken = json!({"data": {"line": "{{ user "}});
     scene.synced("db", &made(&broken, "Opaque")).await?;
+    let failed = Failure::new("db", "TemplateFailed", "template.data.line").keeps(&[("line", "u2")]);
     scene
-        .told(&operator, "db", "TemplateFailed", "template.data.line")
-        .await?;
-    scene.holds("db", &[("line", "u2")]).await?;
-    scene.synced("db", &made(&template, "Opaque")).await?;
-    scene.ready("db").await.map(drop)
+        .survives(&operator, &failed, async || {
+            scene.synced("db", &made(&template, "Opaque")).await
+        })
+        .await
+        .map(drop)
 }
 
 async fn a_template_without_end_keeps_the_last_secret(case: Case) -> Result<()> {
@@ -210,17 +217,18 @@ async fn a_template_without_end_keeps_the_last_secret(case: Case) -> Result<()> 
     scene
         .synced("db", &made(&json!({"data": {"line": loops}}), "Opaque"))
         .await?;
-    scene.told(&operator, "db", "TemplateLimit", "line").await?;
-    scene.told(&operator, "endless", "TemplateLimit", "line").await?;
-    scene.holds("db", &[("line", "10")]).await?;
-    ensure!(
-        scene.values("endless").await?.is_none(),
-        "a Secret without a value was written"
-    );
+    let endless = Failure::new("endless", "TemplateLimit", "line");
+    scene.suffers(&operator, &endless).await?;
+    let kept = Failure::new("db", "TemplateLimit", "line").keeps(&[("line", "10")]);
+    scene.suffers(&operator, &kept).await?;
     scene.synced_path("other", "apps/db").await?;
     scene.holds("other", &[("turns", "10")]).await?;
-    scene.synced("db", &made(&once, "Opaque")).await?;
-    scene.ready("db").await.map(drop)
+    scene
+        .survives(&operator, &kept, async || {
+            scene.synced("db", &made(&once, "Opaque")).await
+        })
+        .await
+        .map(drop)
 }
 
 async fn a_template_that_grows_too_large_keeps_the_last_secret(case: Case) -> Result<()> {
@@ -233,10 +241,41 @@ async fn a_template_that_grows_too_large_keeps_the_last_secret(case: Case) -> Re
     scene.holds("db", &[("line", &last)]).await?;
     let large = "l".repeat(6 * 1024);
     scene.write("apps/db", &json!({"piece": large})).await?;
-    scene.told(&operator, "db", "TemplateLimit", "line").await?;
-    scene.holds("db", &[("line", &last)]).await?;
-    scene.write("apps/db", &json!({"piece": "s"})).await?;
+    let grown = Failure::new("db", "TemplateLimit", "line").keeps(&[("line", &last)]);
+    scene
+        .survives(&operator, &grown, async || {
+            scene.write("apps/db", &json!({"piece": "s"})).await.map(drop)
+        })
+        .await?;
     scene.holds("db", &[("line", &"s".repeat(200))]).await
+}
+
+async fn an_edited_template_is_carried_out_at_once(case: Case) -> Result<()> {
+    let scene = Scene::new(&case, Kv::V2).await?;
+    scene.write("apps/db", &json!({"user": "keyward"})).await?;
+    let _operator = scene.operator().await?;
+    // The next look at the store is an hour away.
+    let hourly = |template: Value| json!({"sources": [path("apps/db")], "target": {"template": template}});
+    let line = |text: &str| json!({"data": {"line": text}});
+    scene.synced("db", &hourly(line("{{ user }}"))).await?;
+    scene.holds("db", &[("line", "keyward")]).await?;
+    scene.ready("db").await?;
+    scene.synced("db", &hourly(line("{{ user|upper }}"))).await?;
+    scene.holds("db", &[("line", "KEYWARD")]).await?;
+    scene.ready("db").await?;
+    let mut labelled = line("{{ user|upper }}");
+    labelled["labels"] = json!({"example.com/user": "{{ user }}"});
+    scene.synced("db", &hourly(labelled)).await?;
+    poll::until("the label", SOON, || async {
+        let secret = scene.api::<Secret>().get("db").await;
+        let labels = secret.map(|secret| secret.metadata.labels.unwrap_or_default());
+        labels.is_ok_and(|labels| {
+            labels
+                .get("example.com/user")
+                .is_some_and(|user| user == "keyward")
+        })
+    })
+    .await
 }
 
 /// The spec of an object that makes a Secret of this type from one path.

@@ -4,10 +4,12 @@ use anyhow::{Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use keyward_tests::harness::{Case, Suite};
+use keyward_tests::rig::openstack::{NewSecret, Service, What};
 use keyward_tests::rig::vault::Kv;
 use serde_json::{Value, json};
 
 use crate::scene::{Scene, often, often_with, path};
+use crate::told::Failure;
 
 /// What the values of one Secret may have together.
 const MEBIBYTE: usize = 1024 * 1024;
@@ -25,6 +27,7 @@ pub(super) fn register(suite: &mut Suite) {
         several_stores_fill_one_secret,
         a_fixed_version_stays_and_an_edit_goes_back,
     );
+    keyward_tests::tests!(suite, vault_and_barbican_fill_one_secret);
 }
 
 async fn fields_are_chosen_renamed_and_prefixed(case: Case) -> Result<()> {
@@ -132,22 +135,15 @@ async fn a_missing_field_keeps_the_last_value_until_it_is_back(case: Case) -> Re
     scene.holds("db", &last).await?;
 
     scene.write("apps/db", &json!({"user": "other"})).await?;
+    let words = "path `apps/db`: the remote value has no field `password`";
+    let missing = Failure::new("db", "FieldNotFound", words).keeps(&last);
+    let whole = json!({"user": "u", "password": "second"});
     scene
-        .told(
-            &operator,
-            "db",
-            "FieldNotFound",
-            "path `apps/db`: the remote value has no field `password`",
-        )
+        .survives(&operator, &missing, async || {
+            scene.write("apps/db", &whole).await.map(drop)
+        })
         .await?;
-    scene.holds("db", &last).await?;
-    scene
-        .write("apps/db", &json!({"user": "u", "password": "second"}))
-        .await?;
-    scene
-        .holds("db", &[("user", "u"), ("password", "second")])
-        .await?;
-    scene.ready("db").await.map(drop)
+    scene.holds("db", &[("user", "u"), ("password", "second")]).await
 }
 
 async fn a_value_that_does_not_decode_keeps_the_last_one(case: Case) -> Result<()> {
@@ -160,13 +156,18 @@ async fn a_value_that_does_not_decode_keeps_the_last_one(case: Case) -> Result<(
     scene.holds("db", &[("key", "first")]).await?;
 
     scene.write("apps/db", &json!({"key": "never base64!"})).await?;
-    let object = scene
-        .told(&operator, "db", "DecodeFailed", "`key` is not valid")
-        .await?;
+    let undecodable = Failure::new("db", "DecodeFailed", "`key` is not valid").keeps(&[("key", "first")]);
+    let object = scene.suffers(&operator, &undecodable).await?;
     let status = serde_json::to_string(&object.status)?;
     ensure!(!status.contains("never base64!"), "the value is in the status");
-    scene.holds("db", &[("key", "first")]).await?;
-    scene.write("apps/db", &json!({"key": "c2Vjb25k"})).await?;
+    scene
+        .survives(&operator, &undecodable, async || {
+            scene
+                .write("apps/db", &json!({"key": "c2Vjb25k"}))
+                .await
+                .map(drop)
+        })
+        .await?;
     scene.holds("db", &[("key", "second")]).await
 }
 
@@ -184,9 +185,12 @@ async fn a_secret_over_one_mebibyte_keeps_the_last_one(case: Case) -> Result<()>
     let more = format!("{half}m");
     scene.write("apps/two", &json!({"two": more})).await?;
     let words = format!("more bytes together than the {MEBIBYTE} that a Secret holds");
-    scene.told(&operator, "large", "SecretTooLarge", &words).await?;
-    scene.holds("large", &[("one", &half), ("two", &half)]).await?;
-    scene.write("apps/two", &json!({"two": "small"})).await?;
+    let large = Failure::new("large", "SecretTooLarge", &words).keeps(&[("one", &half), ("two", &half)]);
+    scene
+        .survives(&operator, &large, async || {
+            scene.write("apps/two", &json!({"two": "small"})).await.map(drop)
+        })
+        .await?;
     scene.holds("large", &[("one", &half), ("two", "small")]).await
 }
 
@@ -207,12 +211,13 @@ async fn a_key_name_that_kubernetes_refuses_keeps_the_last_value(case: Case) -> 
             .write("apps/db", &json!({"user": "new", refused: "v"}))
             .await?;
         scene.refresh("db").await?;
-        scene.told(&operator, "db", "KeyInvalid", shown).await?;
-        scene.holds("db", &[("user", "u")]).await?;
+        let invalid = Failure::new("db", "KeyInvalid", shown).keeps(&[("user", "u")]);
+        scene.suffers(&operator, &invalid).await?;
     }
     scene.write("apps/db", &json!({"user": "good"})).await?;
     scene.refresh("db").await?;
-    scene.holds("db", &[("user", "good")]).await
+    scene.holds("db", &[("user", "good")]).await?;
+    scene.ready("db").await.map(drop)
 }
 
 async fn two_sources_with_one_key_follow_the_declared_rule(case: Case) -> Result<()> {
@@ -229,25 +234,20 @@ async fn two_sources_with_one_key_follow_the_declared_rule(case: Case) -> Result
             .await?;
     }
     scene.write("apps/two", &json!({"user": "two", "b": "2"})).await?;
-    scene
-        .told(
-            &operator,
-            "fail",
-            "KeyConflict",
-            "`user` is given by `path `apps/one`` and by `path `apps/two``",
-        )
-        .await?;
-    scene
-        .holds("fail", &[("user", "one"), ("a", "1"), ("b", "2")])
-        .await?;
+    let before = [("user", "one"), ("a", "1"), ("b", "2")];
+    let words = "`user` is given by `path `apps/one`` and by `path `apps/two``";
+    let twice = Failure::new("fail", "KeyConflict", words).keeps(&before);
+    scene.suffers(&operator, &twice).await?;
     scene
         .holds("last", &[("user", "two"), ("a", "1"), ("b", "2")])
         .await?;
     scene.looked_again(&operator, "first").await?;
+    scene.holds("first", &before).await?;
     scene
-        .holds("first", &[("user", "one"), ("a", "1"), ("b", "2")])
+        .survives(&operator, &twice, async || {
+            scene.write("apps/two", &json!({"c": "3"})).await.map(drop)
+        })
         .await?;
-    scene.write("apps/two", &json!({"c": "3"})).await?;
     scene
         .holds("fail", &[("user", "one"), ("a", "1"), ("c", "3")])
         .await
@@ -287,6 +287,53 @@ async fn several_stores_fill_one_secret(case: Case) -> Result<()> {
         .await
 }
 
+async fn vault_and_barbican_fill_one_secret(case: Case) -> Result<()> {
+    let scene = Scene::new(&case, Kv::V2).await?;
+    scene.write("apps/db", &json!({"user": "u"})).await?;
+    let (openstack, tenant) = (case.openstack().await?, case.tenant().await?);
+    let spec = scene.barbican_spec(openstack, &tenant).await?;
+    scene.store("barbican", &spec).await?;
+    let (named, keys) = (NewSecret::named("db"), tenant.key_manager());
+    keys.store(&named, b"first").await?;
+    let log = openstack.access_log(Service::Barbican);
+    let mark = log.mark()?;
+    let operator = scene.operator().await?;
+    let other = json!({"storeRef": {"name": "barbican"}, "name": "db", "key": "password"});
+    scene.synced("both", &often(&[path("apps/db"), other])).await?;
+    scene
+        .holds("both", &[("user", "u"), ("password", "first")])
+        .await?;
+    // Each is followed.
+    scene.write("apps/db", &json!({"user": "another"})).await?;
+    keys.store(&named, b"second").await?;
+    scene
+        .holds("both", &[("user", "another"), ("password", "second")])
+        .await?;
+    // Without one of them there is no whole value, and the last one stays.
+    scene.vault.api().delete_secret(&scene.mount, "apps/db").await?;
+    let last = [("user", "another"), ("password", "second")];
+    let half = Failure::new("both", "RemoteDeleted", "apps/db").keeps(&last);
+    scene
+        .survives(&operator, &half, async || {
+            scene.write("apps/db", &json!({"user": "u"})).await.map(drop)
+        })
+        .await?;
+    scene
+        .holds("both", &[("user", "u"), ("password", "second")])
+        .await?;
+
+    let mut payloads = log.since(mark)?;
+    payloads.retain(|request| request.is_of(&tenant.project_id) && request.what() == What::Payload);
+    ensure!(
+        !payloads.is_empty()
+            && payloads
+                .iter()
+                .all(|request| request.accept == "application/octet-stream"),
+        "bytes are asked for as bytes: {payloads:?}"
+    );
+    Ok(())
+}
+
 async fn a_fixed_version_stays_and_an_edit_goes_back(case: Case) -> Result<()> {
     let scene = Scene::new(&case, Kv::V2).await?;
     scene.write("apps/db", &json!({"password": "first"})).await?;
@@ -314,8 +361,9 @@ async fn a_fixed_version_stays_and_an_edit_goes_back(case: Case) -> Result<()> {
     let mut never = path("apps/db");
     never["version"] = 99.into();
     scene.synced("db", &often(&[never])).await?;
+    let lost = Failure::new("db", "RemoteNotFound", "path `apps/db` is not there");
     scene
-        .told(&operator, "db", "RemoteNotFound", "path `apps/db` is not there")
-        .await?;
-    scene.holds("db", &[("password", "third")]).await
+        .suffers(&operator, &lost.keeps(&[("password", "third")]))
+        .await
+        .map(drop)
 }

@@ -4,10 +4,12 @@ use anyhow::{Result, ensure};
 use keyward_crds::ENVIRONMENT_LABEL;
 use keyward_tests::harness::{Case, Suite};
 use keyward_tests::rig::kubernetes::Parts;
+use keyward_tests::rig::tls::Authority;
 use keyward_tests::rig::vault::Kv;
 use serde_json::{Value, json};
 
-use crate::scene::Scene;
+use crate::scene::{Scene, message_of};
+use crate::told::{Failure, Kind};
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::vault_tests!(
@@ -15,7 +17,38 @@ pub(super) fn register(suite: &mut Suite) {
         a_namespace_reads_what_a_rule_grants_and_nothing_else,
         a_changed_label_or_rule_takes_effect_at_once,
         another_environment_is_refused,
+        a_cluster_store_that_fails_is_told_and_keeps_what_it_gave,
     );
+}
+
+async fn a_cluster_store_that_fails_is_told_and_keeps_what_it_gave(case: Case) -> Result<()> {
+    let kubernetes = case.private_kubernetes(Parts::ApiServer).await?;
+    let scene = Scene::on(&case, &kubernetes, case.vault().await?, Kv::V2).await?;
+    scene.write("shared/banner", &json!({"value": "two"})).await?;
+    let everybody = json!([{"name": "all", "selector": {}, "paths": ["**"]}]);
+    let spec = scene.cluster_spec(&everybody);
+    scene.cluster_store("shared", &spec).await?;
+    scene.another_namespace("team-a", &json!({})).await?;
+    let operator = scene.operator_of_all().await?;
+    let banner = json!({"path": "shared/banner"});
+    scene.synced_in("team-a", "banner", "shared", &banner).await?;
+    let team_a = scene.seen_from("team-a");
+    team_a.holds("banner", &[("value", "two")]).await?;
+
+    let mut distrustful = spec.clone();
+    distrustful["vault"]["ca"] = json!({"inline": Authority::new("stranger")?.certificate()});
+    scene.cluster_store("shared", &distrustful).await?;
+    let failed = Failure::new("banner", "TlsFailed", "trusted CA").keeps(&[("value", "two")]);
+    team_a
+        .survives(&operator, &failed, async || {
+            scene.cluster_store_reason("shared", "TlsFailed").await?;
+            scene
+                .passed_on(&operator, Kind::ClusterSecretStore, "shared", "TlsFailed")
+                .await?;
+            scene.cluster_store("shared", &spec).await
+        })
+        .await?;
+    scene.cluster_store_reason("shared", "StoreReady").await.map(drop)
 }
 
 /// Rules by name and by label, as a platform team would write them.
@@ -111,18 +144,15 @@ async fn a_namespace_reads_what_a_rule_grants_and_nothing_else(case: Case) -> Re
         scene.reason_in(namespace, name, "Synced").await?;
     }
     for (namespace, name, _, rule) in &refused {
-        let message = scene.reason_in(namespace, name, "PathRefused").await?;
-        ensure!(message.contains(rule), "{namespace}/{name}: {message}");
+        let there = scene.seen_from(namespace);
+        let failure = Failure::new(name, "PathRefused", rule);
+        let object = there.suffers(&operator, &failure).await?;
+        let message = message_of(&object)?;
         ensure!(message.contains(namespace), "{namespace}/{name}: {message}");
     }
-    let message = scene.reason_in("stranger", "own", "NamespaceRefused").await?;
-    ensure!(message.contains("stranger"), "{message}");
-    ensure!(
-        operator
-            .metric("keyward_failures_total", "reason=\"PathRefused\"")
-            .await?
-            >= 1.0
-    );
+    let there = scene.seen_from("stranger");
+    let failure = Failure::new("own", "NamespaceRefused", "stranger");
+    there.suffers(&operator, &failure).await?;
     // The store was never asked for what was refused.
     for request in scene.asked_of_vault(mark)? {
         let refused = ["admin", "shared/deep", "teams/stranger"];
@@ -142,36 +172,50 @@ async fn a_changed_label_or_rule_takes_effect_at_once(case: Case) -> Result<()> 
     scene
         .cluster_store("shared", &scene.cluster_spec(&access()))
         .await?;
-    let _operator = scene.operator_of_all().await?;
+    let operator = scene.operator_of_all().await?;
     let (own, banner) = (
         json!({"path": "teams/team-b/db"}),
         json!({"path": "shared/banner"}),
     );
     scene.synced_in("team-b", "own", "shared", &own).await?;
     scene.synced_in("team-a", "banner", "shared", &banner).await?;
-    scene.reason_in("team-a", "banner", "Synced").await?;
-    scene.reason_in("team-b", "own", "NamespaceRefused").await?;
+    let (team_a, team_b) = (scene.seen_from("team-a"), scene.seen_from("team-b"));
+    team_a.ready("banner").await?;
 
     // Nothing is due for an hour: only the change itself can bring these about.
-    scene
-        .label_namespace("team-b", &json!({"example.com/team": "yes"}))
+    let never = Failure::new("own", "NamespaceRefused", "team-b");
+    let label = async |value: Value| {
+        let labels = json!({"example.com/team": value});
+        scene.label_namespace("team-b", &labels).await
+    };
+    team_b
+        .survives(&operator, &never, async || label(json!("yes")).await)
         .await?;
-    scene.reason_in("team-b", "own", "Synced").await?;
-    scene
-        .label_namespace("team-b", &json!({"example.com/team": null}))
+    team_b.holds("own", &[("value", "one")]).await?;
+    label(Value::Null).await?;
+    let no_longer = Failure::new("own", "NamespaceRefused", "team-b").keeps(&[("value", "one")]);
+    team_b
+        .survives(&operator, &no_longer, async || label(json!("yes")).await)
         .await?;
-    scene.reason_in("team-b", "own", "NamespaceRefused").await?;
 
     let narrowed = json!([{"name": "by-name", "namespaces": ["team-a"], "paths": ["other/*"]}]);
     scene
         .cluster_store("shared", &scene.cluster_spec(&narrowed))
         .await?;
-    let message = scene.reason_in("team-a", "banner", "PathRefused").await?;
-    ensure!(
-        message.contains("by-name") && message.contains("shared/banner"),
-        "{message}"
-    );
-    Ok(())
+    let withdrawn = Failure::new("banner", "PathRefused", "by-name").keeps(&[("value", "two")]);
+    let object = team_a.suffers(&operator, &withdrawn).await?;
+    ensure!(message_of(&object)?.contains("shared/banner"));
+    // A new value does not arrive until the right is back.
+    scene.write("shared/banner", &json!({"value": "three"})).await?;
+    team_a.refreshed(&operator, "banner").await?;
+    team_a
+        .survives(&operator, &withdrawn, async || {
+            scene
+                .cluster_store("shared", &scene.cluster_spec(&access()))
+                .await
+        })
+        .await?;
+    team_a.holds("banner", &[("value", "three")]).await
 }
 
 async fn another_environment_is_refused(case: Case) -> Result<()> {
@@ -186,22 +230,28 @@ async fn another_environment_is_refused(case: Case) -> Result<()> {
     scene.another_namespace("prod", &label("production")).await?;
     scene.another_namespace("stage", &label("staging")).await?;
     scene.another_namespace("plain", &json!({})).await?;
-    let _operator = scene.operator_of_all().await?;
+    let operator = scene.operator_of_all().await?;
     for namespace in ["prod", "stage", "plain"] {
         let banner = json!({"path": "shared/banner"});
         scene.synced_in(namespace, "banner", "shared", &banner).await?;
     }
-    scene.reason_in("prod", "banner", "Synced").await?;
-    scene.reason_in("plain", "banner", "Synced").await?;
-    let message = scene.reason_in("stage", "banner", "EnvironmentRefused").await?;
-    ensure!(
-        message.contains("staging") && message.contains("production"),
-        "{message}"
-    );
-    scene.label_namespace("stage", &label("production")).await?;
-    scene.reason_in("stage", "banner", "Synced").await?;
+    let (prod, stage) = (scene.seen_from("prod"), scene.seen_from("stage"));
+    prod.ready("banner").await?;
+    scene.seen_from("plain").ready("banner").await?;
+    let other = Failure::new("banner", "EnvironmentRefused", "staging");
+    let object = stage.suffers(&operator, &other).await?;
+    ensure!(message_of(&object)?.contains("production"));
+    stage
+        .survives(&operator, &other, async || {
+            scene.label_namespace("stage", &label("production")).await
+        })
+        .await?;
     scene.label_namespace("prod", &label("staging")).await?;
-    scene.reason_in("prod", "banner", "EnvironmentRefused").await?;
+    let moved = Failure::new("banner", "EnvironmentRefused", "staging").keeps(&[("value", "two")]);
+    prod.survives(&operator, &moved, async || {
+        scene.label_namespace("prod", &label("production")).await
+    })
+    .await?;
 
     // A store of the namespace itself keeps the same rule.
     let mut own = scene.vault_spec();

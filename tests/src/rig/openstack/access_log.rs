@@ -23,6 +23,8 @@ pub struct Request {
     pub path: String,
     /// Without its `?`; empty if there is none.
     pub query: String,
+    /// The types of content that were asked for.
+    pub accept: String,
     /// The HTTP status of the answer.
     pub status: u16,
     /// The id that the answer carried.
@@ -180,6 +182,7 @@ mod tests {
             method: method.to_owned(),
             path: path.to_owned(),
             query: String::new(),
+            accept: String::new(),
             status: 200,
             request_id: None,
             user: None,

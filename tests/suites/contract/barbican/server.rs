@@ -276,6 +276,7 @@ fn request(seen: &Seen) -> Request {
             .target
             .split_once('?')
             .map_or_else(String::new, |(_, query)| query.to_owned()),
+        accept: seen.header("accept").unwrap_or_default().to_owned(),
         status: 0,
         request_id: None,
         user: None,

@@ -12,6 +12,7 @@ use crate::store_kinds::insecure::{
     REASON, counted, exception, in_an_hour, insecure_message, permissive, plain_http,
 };
 use crate::store_kinds::store_message;
+use crate::told::Kind;
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::tests!(
@@ -52,7 +53,9 @@ async fn insecure_choices_on_barbican_are_refused_unless_the_administrator_allow
             insecure_message(&status).is_none(),
             "what is refused is not in use"
         );
-        scene.event(name, "InsecureRefused").await?;
+        scene
+            .passed_on(&operator, Kind::SecretStore, name, "InsecureRefused")
+            .await?;
         ensure!(!counted(&operator, choice).await?);
     }
     let status = scene.store_reason("silent", "SpecInvalid").await?;
@@ -100,7 +103,7 @@ async fn an_insecure_choice_on_barbican_in_use_is_reported(case: Case) -> Result
             "pose as the store"
         };
         ensure!(message.contains(implied), "{message}");
-        scene.event(name, "Insecure").await?;
+        scene.event_about(Kind::SecretStore, name, "Insecure").await?;
         ensure!(counted(&operator, choice).await?);
     }
     Ok(())
