@@ -13,7 +13,7 @@ const TAIL: u64 = 5_000;
 const SHARED: [&str; 4] = ["kubernetes-", "openbao.", "openstack-", "vault."];
 
 /// What is said in the best of health.
-const NOISE: [&str; 7] = [
+const NOISE: [&str; 8] = [
     "event broker has not been started",
     "[INFO]",
     "password to",
@@ -22,6 +22,7 @@ const NOISE: [&str; 7] = [
     "failed to apply stage",
     "Post-timeout activity",
     "{\"level\":\"warn\"",
+    "\"level\":\"INFO\",\"source\"",
 ];
 
 /// How long the logs were when a test began.

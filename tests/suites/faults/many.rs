@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
-use chrono::{DateTime, Utc};
+use anyhow::{Context as _, Result, bail, ensure};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Secret;
+use keyward::runtime::clock;
 use keyward_crds::SyncedSecret;
 use keyward_tests::operator::Operator;
 use keyward_tests::rig::poll;
@@ -19,6 +20,9 @@ use crate::scene::{Scene, message_of, ready_of};
 
 /// How long all of them may take, on a machine that runs other tests beside.
 const WITHIN: Duration = Duration::from_mins(2);
+
+/// Longer than a store takes to come back, also on a slow machine.
+const A_WHILE: TimeDelta = TimeDelta::seconds(10);
 
 /// Requests that a test sends at once.
 const AT_ONCE: usize = 8;
@@ -114,6 +118,46 @@ impl<'a> Many<'a> {
             self.scene.looked_since(operator, &object, moment).await?;
         }
         Ok(())
+    }
+
+    /// Waits until most of those that fail are not going to be tried for a while by themselves. Returns when each is.
+    pub async fn waiting_long(&self, operator: &Operator) -> Result<BTreeMap<String, DateTime<Utc>>> {
+        poll::some("tries that are far away", WITHIN, async || {
+            let planned = self.times(operator, "nextRefresh").await.ok()?;
+            let late = clock::now() + A_WHILE;
+            let far = planned.values().filter(|next| **next > late).count();
+            (far > self.count / 2).then_some(planned)
+        })
+        .await
+    }
+
+    /// Expects that most were looked at before they were planned to be: then somebody woke them.
+    pub async fn woken_before(
+        &self,
+        operator: &Operator,
+        planned: &BTreeMap<String, DateTime<Utc>>,
+    ) -> Result<()> {
+        let looks = self.times(operator, "lastCheck").await?;
+        let woken = looks
+            .iter()
+            .filter(|(name, look)| planned.get(*name) > Some(*look));
+        let woken = woken.count();
+        ensure!(
+            woken > self.count / 2,
+            "{woken} of {} were woken: looked at {looks:?}, planned for {planned:?}",
+            self.count
+        );
+        Ok(())
+    }
+
+    /// A time that the operator knows of each of the objects.
+    async fn times(&self, operator: &Operator, field: &str) -> Result<BTreeMap<String, DateTime<Utc>>> {
+        let all: Vec<Value> = serde_json::from_str(&operator.get("/state/syncedsecrets").await?)?;
+        let times = all.iter().filter_map(|state| {
+            let name = state["name"].as_str().filter(|name| self.is_mine(name))?;
+            Some((name.to_owned(), state[field].as_str()?.parse().ok()?))
+        });
+        Ok(times.collect())
     }
 
     /// Waits until the `Ready` condition of each has this reason.
