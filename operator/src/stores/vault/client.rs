@@ -49,9 +49,7 @@ impl Client {
             return Ok(Answered::new(answer, &pass));
         };
         let answer = self.wire.call(endpoint, self.caller(&fresh)).await?;
-        session
-            .tried_anew(&fresh, answer.status == StatusCode::FORBIDDEN)
-            .await;
+        session.tried_anew(&fresh, &answer).await;
         Ok(Answered::new(answer, &fresh))
     }
 

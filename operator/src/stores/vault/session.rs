@@ -138,7 +138,7 @@ impl Session {
         if live.pass.id != pass.id {
             return Ok(Some(live.pass.clone()));
         }
-        let word = token_word(denial);
+        let word = gate.trust.hear(token_word(denial));
         if word != TokenWord::Dead {
             if word != TokenWord::Doubtful && gate.trust.holds(Instant::now()) {
                 return Ok(None);
@@ -149,7 +149,7 @@ impl Session {
                 LookUp::Dead => false,
             };
             if alive {
-                gate.trust.confirmed(Instant::now());
+                gate.trust.confirmed(word, Instant::now());
                 return Ok(None);
             }
         }
@@ -166,7 +166,8 @@ impl Session {
     }
 
     /// Takes in how the call ended that was repeated with a new token.
-    pub(super) async fn tried_anew(&self, fresh: &Pass, denied: bool) {
+    pub(super) async fn tried_anew(&self, fresh: &Pass, answer: &Response) {
+        let denied = (answer.status == StatusCode::FORBIDDEN).then(|| token_word(answer));
         let mut gate = self.gate.lock().await;
         if let State::In(live) = &gate.state
             && live.pass.id == fresh.id

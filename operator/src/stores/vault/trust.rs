@@ -1,9 +1,11 @@
-//! How long a token counts as alive after a denial was shown not to be its fault. Many objects may be denied at once, and
-//! each look-up is a request.
+//! How long a token counts as alive after a denial was shown not to be its fault, and what the server's words about it are
+//! worth. Many objects may be denied at once, and each look-up is a request.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use super::classify::TokenWord;
 
 /// After a look-up has shown it, and after a new token was first denied the same.
 const TRUST: Duration = Duration::from_mins(1);
@@ -18,18 +20,29 @@ pub(super) struct Trust {
     until: Option<Instant>,
     /// New tokens in a row that were denied what the old one was denied: look-ups tell nothing here.
     in_vain: u32,
+    /// Whether the server has said of a living token what servers say of a dead one.
+    words_mislead: bool,
 }
 
 impl Trust {
+    /// What a denial says about the token, as far as the server's words can be believed.
+    pub(super) fn hear(&self, word: TokenWord) -> TokenWord {
+        match word {
+            TokenWord::Dead | TokenWord::Doubtful if self.words_mislead => TokenWord::Other,
+            word => word,
+        }
+    }
+
     /// Whether a denial is taken for the policy's.
     pub(super) fn holds(&self, now: Instant) -> bool {
         self.until.is_some_and(|until| now < until)
     }
 
-    /// Takes in that a look-up has shown the token to be alive.
-    pub(super) fn confirmed(&mut self, now: Instant) {
+    /// Takes in that a look-up has shown the token to be alive, of which a denial said this.
+    pub(super) fn confirmed(&mut self, word: TokenWord, now: Instant) {
         self.until = Some(now + TRUST);
         self.in_vain = 0;
+        self.words_mislead |= word == TokenWord::Doubtful;
     }
 
     /// Takes in that there is a new token.
@@ -37,11 +50,15 @@ impl Trust {
         self.until = None;
     }
 
-    /// Takes in how the first calls ended that were repeated with the new token.
-    pub(super) fn tried_anew(&mut self, denied: bool, now: Instant) {
-        if !denied {
+    /// Takes in how the first calls ended that were repeated with the new token, and what was said of it if they were
+    /// denied.
+    pub(super) fn tried_anew(&mut self, denied: Option<TokenWord>, now: Instant) {
+        let Some(word) = denied else {
             self.in_vain = 0;
-        } else if !self.holds(now) {
+            return;
+        };
+        self.words_mislead |= word == TokenWord::Dead;
+        if !self.holds(now) {
             self.until = Some(now + TRUST.saturating_mul(1 << self.in_vain.min(6)).min(LONGEST));
             self.in_vain = self.in_vain.saturating_add(1);
         }
@@ -59,7 +76,7 @@ mod tests {
             trust.renewed();
             // Everybody who waited for the new token is denied as well, and counts once.
             for _ in 0..20 {
-                trust.tried_anew(true, now);
+                trust.tried_anew(Some(TokenWord::Policy), now);
             }
             now += Duration::from_mins(minutes);
             assert!(
@@ -68,10 +85,10 @@ mod tests {
             );
         }
         trust.renewed();
-        trust.tried_anew(true, now);
-        trust.tried_anew(false, now);
+        trust.tried_anew(Some(TokenWord::Policy), now);
+        trust.tried_anew(None, now);
         trust.renewed();
-        trust.tried_anew(true, now);
+        trust.tried_anew(Some(TokenWord::Policy), now);
         assert!(!trust.holds(now + TRUST), "one that helped begins anew");
     }
 
@@ -79,9 +96,31 @@ mod tests {
     fn a_look_up_that_tells_is_believed_for_a_while() {
         let (mut trust, now) = (Trust::default(), Instant::now());
         assert!(!trust.holds(now));
-        trust.confirmed(now);
+        trust.confirmed(TokenWord::Policy, now);
         assert!(trust.holds(now) && !trust.holds(now + TRUST));
         trust.renewed();
         assert!(!trust.holds(now), "that was another token");
+    }
+
+    #[test]
+    fn words_that_were_said_of_a_living_token_are_believed_no_more() {
+        use TokenWord::{Dead, Doubtful, Other, Policy};
+        let now = Instant::now();
+        let heard = |trust: &Trust| [Dead, Doubtful, Policy, Other].map(|word| trust.hear(word));
+        let mut trust = Trust::default();
+        trust.confirmed(Policy, now);
+        trust.tried_anew(Some(Doubtful), now);
+        assert_eq!(heard(&trust), [Dead, Doubtful, Policy, Other]);
+        trust.confirmed(Doubtful, now);
+        assert_eq!(heard(&trust), [Other, Other, Policy, Other]);
+
+        let mut trust = Trust::default();
+        trust.tried_anew(Some(Dead), now);
+        trust.renewed();
+        assert_eq!(
+            heard(&trust),
+            [Other, Other, Policy, Other],
+            "a new token was called dead"
+        );
     }
 }

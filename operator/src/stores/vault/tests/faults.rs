@@ -286,10 +286,19 @@ async fn a_403_that_names_the_token_needs_no_look_up() {
             r#"{"errors":["2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"]}"#,
         )
     };
-    let server = vault(move |seen| (seen.path() == METADATA).then(dead)).await;
+    let server = vault(move |seen| matches!(seen.path(), METADATA | DATA).then(dead)).await;
     // The repeated call is denied as well, and then it is the policy's word.
-    assert_eq!(store(&server).probe(&at("app")).await.unwrap(), Probe::NeedsRead);
+    let store = store(&server);
+    assert_eq!(store.probe(&at("app")).await.unwrap(), Probe::NeedsRead);
     assert_eq!((server.count("POST", LOGIN), server.count("GET", LOOKUP)), (2, 0));
+    for _ in 0..3 {
+        assert!(store.read(&at("app")).await.is_err());
+    }
+    let made = server.count("POST", LOGIN);
+    assert_eq!(
+        made, 2,
+        "a server that calls new tokens dead is not asked for ever new ones"
+    );
 }
 
 #[tokio::test]
