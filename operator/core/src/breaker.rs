@@ -11,7 +11,13 @@ use crate::fault::{Class, Fault};
 use crate::reason::Reason;
 
 /// So many passing failures in a row, over all places, make a store count as failing: one path may fail on its own.
-const TRANSIENT_RUN: u32 = 3;
+const RUN: u32 = 3;
+
+/// No run is longer, however often it turned out that only some places fail.
+const LONGEST_RUN: u32 = 64;
+
+/// After so long, what only some places failed with is forgotten.
+const FORGIVEN: Duration = Duration::from_mins(10);
 
 /// The first wait of a failing store and the longest one. Trying a dead store is one request, and everything waits
 /// for it.
@@ -23,6 +29,9 @@ pub struct Breaker {
     failing: Option<Failing>,
     /// Passing failures with no answer in between, of a store that does not count as failing yet.
     run: u32,
+    /// How often in a row it was only some places that failed, and when that last turned out. Each time, all readers
+    /// were told of a failure and woken for nothing.
+    partial: (u32, Duration),
     /// Whether the last check failed.
     check_failed: bool,
 }
@@ -94,7 +103,7 @@ impl Breaker {
                 if asked_for_rest && !trial {
                     None
                 } else {
-                    self.close()
+                    self.close(now)
                 }
             }
             Word::Fails(fault) => match &mut self.failing {
@@ -122,8 +131,9 @@ impl Breaker {
         match word_of(fault) {
             Word::Nothing => None,
             Word::Works => {
-                let met = std::mem::take(&mut self.check_failed);
-                if met { self.close() } else { None }
+                let change = if self.check_failed { self.close(now) } else { None };
+                self.check_failed = false;
+                change
             }
             Word::Fails(fault) => {
                 self.check_failed = true;
@@ -147,7 +157,7 @@ impl Breaker {
     fn count(&mut self, fault: &Fault, now: Duration) -> Option<Change> {
         if fault.class == Class::Transient {
             self.run += 1;
-            if self.run < TRANSIENT_RUN {
+            if self.run < self.run_needed(now) {
                 return None;
             }
         }
@@ -156,9 +166,28 @@ impl Breaker {
         Some(Change::Failed)
     }
 
-    fn close(&mut self) -> Option<Change> {
+    fn run_needed(&self, now: Duration) -> u32 {
+        let doubled = 1 << self.times_partial(now).min(31);
+        RUN.saturating_mul(doubled).min(LONGEST_RUN)
+    }
+
+    fn times_partial(&self, now: Duration) -> u32 {
+        let (times, at) = self.partial;
+        if now < at + FORGIVEN { times } else { 0 }
+    }
+
+    fn close(&mut self, now: Duration) -> Option<Change> {
         self.run = 0;
-        self.failing.take().map(|_| Change::Recovered)
+        let failing = self.failing.take()?;
+        // A store that fails as a whole fails its checks as well.
+        let partial = failing.fault.class == Class::Transient && !self.check_failed;
+        let times = if partial {
+            self.times_partial(now).saturating_add(1)
+        } else {
+            0
+        };
+        self.partial = (times, now);
+        Some(Change::Recovered)
     }
 }
 
@@ -252,7 +281,7 @@ mod tests {
     #[test]
     fn a_failing_store_is_asked_by_one_caller_when_its_time_comes() {
         let mut breaker = Breaker::default();
-        for _ in 1..TRANSIENT_RUN {
+        for _ in 1..RUN {
             assert_eq!(call(&mut breaker, Some(&down()), ms(0)), None);
         }
         assert_eq!(call(&mut breaker, Some(&down()), ms(0)), Some(Change::Failed));
@@ -367,6 +396,45 @@ mod tests {
         assert_eq!(breaker.failing(), Some(&down()), "the newest word");
         assert!(breaker.admit(ms(9_000)).is_err(), "the trial is still under way");
         assert_eq!(breaker.settle(trial, None, ms(9_000)), Some(Change::Recovered));
+    }
+
+    /// Some places fail whenever they are asked for, and all are asked for again each time the store is well again.
+    #[test]
+    fn places_that_fail_on_their_own_do_not_make_it_fail_for_ever() {
+        let (mut breaker, mut failed) = (Breaker::default(), 0);
+        for second in 0..300 {
+            let at = Duration::from_secs(second);
+            for _ in 0..20 {
+                if breaker.failing().is_none() {
+                    call(&mut breaker, Some(&down()), at);
+                }
+            }
+            failed += u32::from(breaker.failing().is_some());
+            breaker.checked(None, at);
+            call(&mut breaker, None, at + ms(500));
+        }
+        assert_eq!(
+            failed, 3,
+            "after 3, 6 and 12 failures in a row, and there are only 20"
+        );
+        // A store that fails as a whole is still given up, and found as quickly the next time.
+        let later = Duration::from_secs(301);
+        for _ in 0..LONGEST_RUN {
+            if breaker.failing().is_none() {
+                call(&mut breaker, Some(&down()), later);
+            }
+        }
+        assert_eq!(breaker.checked(Some(&down()), later), None);
+        assert_eq!(breaker.checked(None, later), Some(Change::Recovered));
+        assert_eq!(breaker.run_needed(later), RUN);
+    }
+
+    #[test]
+    fn what_only_some_places_failed_with_is_forgotten() {
+        let mut breaker = failing_with(&down());
+        assert_eq!(call(&mut breaker, None, ms(250)), Some(Change::Recovered));
+        assert_eq!(breaker.run_needed(ms(250)), 2 * RUN);
+        assert_eq!(breaker.run_needed(ms(250) + FORGIVEN), RUN);
     }
 
     #[test]
