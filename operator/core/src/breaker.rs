@@ -21,7 +21,7 @@ const FORGIVEN: Duration = Duration::from_mins(10);
 
 /// The first wait of a failing store and the longest one. Trying a dead store is one request, and everything waits
 /// for it.
-const WAITS: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(1));
+const WAITS: (Duration, Duration) = (Duration::from_millis(250), Duration::from_millis(500));
 
 /// What is known of a store's health.
 #[derive(Debug, Default)]
@@ -316,7 +316,7 @@ mod tests {
     #[test]
     fn each_trial_in_vain_makes_the_next_wait_longer() {
         let (mut breaker, mut at) = (failing_with(&sealed()), ms(0));
-        for wait in [250, 500, 1_000, 1_000] {
+        for wait in [250, 500, 500] {
             assert!(breaker.admit(at + ms(wait - 1)).is_err(), "{wait}");
             at += ms(wait);
             assert_eq!(call(&mut breaker, Some(&sealed()), at), None);

@@ -26,6 +26,9 @@ async fn a_quota_and_a_policy_are_told_by_their_names_and_never_by_their_words(c
     let scene = Scene::new(&case, Kv::V2).await?;
     scene.write("apps/db", &json!({"password": "first"})).await?;
     let operator = scene.operator().await?;
+    // The operator's own Secrets are in the same namespace, and are made before anything is synced.
+    scene.synced_path("before", "apps/db").await?;
+    scene.ready("before").await?;
 
     // Its controller, which is not run here, would count what there is.
     let full = json!({"hard": {"count/secrets": "0"}});
