@@ -18,7 +18,7 @@ use crate::scene::{SOON, Scene};
 const OBJECTS: usize = 20;
 
 /// The longest back-off from the API server, and some time to work.
-const RECOVERED_WITHIN: Duration = Duration::from_mins(1);
+const RECOVERED_WITHIN: Duration = Duration::from_mins(2);
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::vault_tests!(

@@ -89,7 +89,7 @@ async fn bytes_at(store: &impl Store, place: &RemoteRef) -> Result<Vec<u8>> {
 /// Waits until the next secret is made in a later second than this one: Barbican orders by that.
 async fn next_second(keys: &KeyManager, id: &str) -> Result<()> {
     let made: DateTime<Utc> = format!("{}Z", keys.describe(id).await?.text("/created")?).parse()?;
-    poll::until("the next second", Duration::from_secs(5), || async {
+    poll::until("the next second", Duration::from_secs(30), || async {
         DateTime::<Utc>::from(SystemTime::now()) >= made + TimeDelta::seconds(1)
     })
     .await

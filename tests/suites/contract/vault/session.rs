@@ -17,7 +17,7 @@ use super::server::Server;
 use super::{Readable, app_role, at};
 
 /// Longer than any token of these cases lives.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_mins(1);
 
 pub(super) fn register(suite: &mut Suite) {
     super::cases!(

@@ -17,7 +17,7 @@ use super::at;
 use super::server::{Asked, Server};
 
 /// How long anything may take that comes by itself.
-const SOON: Duration = Duration::from_secs(40);
+const SOON: Duration = Duration::from_mins(1);
 
 pub(super) fn register(suite: &mut Suite) {
     super::cases!(
