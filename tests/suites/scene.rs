@@ -22,7 +22,7 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 /// How long anything may take that should happen at once.
-pub const SOON: Duration = Duration::from_secs(30);
+pub const SOON: Duration = Duration::from_mins(1);
 
 /// The audience of tokens for the rig's Vault.
 pub const AUDIENCE: &str = "vault.test";
@@ -401,6 +401,13 @@ impl<'a> Scene<'a> {
         Ok(())
     }
 
+    /// The ends of both audit logs: of the store and of the API server. The store's is looked at last: of its requests the
+    /// number of turns is counted, and looking at the other's takes time.
+    pub async fn marks(&self) -> Result<(Mark, Mark)> {
+        let cluster = self.kubernetes.audit().mark().await?;
+        Ok((self.vault.audit().mark()?, cluster))
+    }
+
     /// What the operator of this namespace has asked of the API server since `mark`, but for its lease and its watches.
     pub async fn asked_of_kubernetes(&self, mark: Mark) -> Result<Vec<ApiRequest>> {
         let user = format!("system:serviceaccount:{}:keyward", self.namespace);
@@ -463,7 +470,7 @@ impl<'a> Scene<'a> {
     }
 
     /// What the operator knows of an object; null where it does not know the object yet.
-    async fn state(&self, operator: &Operator, name: &str, field: &str) -> Value {
+    pub async fn state(&self, operator: &Operator, name: &str, field: &str) -> Value {
         let state = operator.state(&self.namespace, name).await;
         state.map_or(Value::Null, |mut state| state[field].take())
     }

@@ -1,15 +1,24 @@
 //! What is said of a failure, in all its places, and that it harms nothing and passes by itself.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use chrono::{DateTime, TimeDelta, Utc};
 use k8s_openapi::api::events::v1::Event;
+use keyward::runtime::clock;
 use keyward_crds::{StoreStatus, SyncedSecret};
 use keyward_tests::operator::Operator;
 use keyward_tests::rig::poll;
 use kube::api::{Api, ListParams};
 
 use crate::scene::{SOON, Scene, ready_of};
+
+/// Longer than it takes to mend anything and to see it, also on a slow machine.
+pub const A_WHILE: TimeDelta = TimeDelta::seconds(10);
+
+/// So long may it take until an object is tried so rarely.
+const RESTS_WITHIN: Duration = Duration::from_mins(2);
 
 /// Whom an event regards, and whom a metric counts. Objects of two kinds may share a name.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +35,7 @@ pub struct Failure<'a> {
     reasons: Vec<&'a str>,
     words: &'a str,
     kept: Option<BTreeMap<String, Vec<u8>>>,
+    at_once: bool,
 }
 
 impl<'a> Failure<'a> {
@@ -37,7 +47,14 @@ impl<'a> Failure<'a> {
             reasons: vec![reason],
             words,
             kept: None,
+            at_once: false,
         }
+    }
+
+    /// The end of it wakes the object, long before it would be tried again by itself.
+    pub fn ends_at_once(mut self) -> Self {
+        self.at_once = true;
+        self
     }
 
     /// It is the store that does not work: whoever tries it says why, and whoever looks after that says that it is not ready.
@@ -61,6 +78,18 @@ impl<'a> Failure<'a> {
     }
 }
 
+/// Expects that an object became ready before it was planned to be tried: then somebody woke it.
+pub fn woken_before(planned: DateTime<Utc>, object: &SyncedSecret) -> Result<()> {
+    let status = object.status.as_ref().context("there is a status")?;
+    let ready = ready_of(&status.conditions).context("there is a Ready condition")?;
+    let since = ready.last_transition_time.0.to_string();
+    ensure!(
+        since.parse::<DateTime<Utc>>()? < planned,
+        "it was ready at {since}, and nobody woke it: it was planned for {planned}"
+    );
+    Ok(())
+}
+
 impl Kind {
     fn name(self) -> &'static str {
         match self {
@@ -81,6 +110,7 @@ impl Scene<'_> {
             reasons,
             words,
             kept,
+            at_once: _,
         } = failure;
         let told = self.told_one(operator, object, reasons, words).await?;
         let held = self.values(secret).await?;
@@ -100,10 +130,33 @@ impl Scene<'_> {
         failure: &Failure<'_>,
         mend: impl AsyncFnOnce() -> Result<()>,
     ) -> Result<SyncedSecret> {
-        self.suffers(operator, failure).await?;
-        mend().await?;
         let after = || format!("after {:?} of {}", failure.reasons, failure.object);
-        self.ready(failure.object).await.with_context(after)
+        self.suffers(operator, failure).await?;
+        let planned = if failure.at_once {
+            Some(self.rests(operator, failure.object).await?)
+        } else {
+            None
+        };
+        mend().await?;
+        let object = self.ready(failure.object).await.with_context(after)?;
+        if let Some(planned) = planned {
+            woken_before(planned, &object).with_context(after)?;
+        }
+        Ok(object)
+    }
+
+    /// Waits until an object that fails is not going to be tried for a while by itself. Returns when it is.
+    pub async fn rests(&self, operator: &Operator, name: &str) -> Result<DateTime<Utc>> {
+        poll::some(
+            &format!("a try of {name} that is far away"),
+            RESTS_WITHIN,
+            || async {
+                let next = self.state(operator, name, "nextRefresh").await;
+                let next = next.as_str()?.parse().ok()?;
+                (next > clock::now() + A_WHILE).then_some(next)
+            },
+        )
+        .await
     }
 
     /// Waits until a failure is told in all its places: the condition has this reason and these words, an event has the
@@ -151,13 +204,18 @@ impl Scene<'_> {
         reason: &str,
         words: &str,
     ) -> Result<StoreStatus> {
+        let said = poll::until("a store's words", SOON, || async {
+            let status = self.store_reason(name, reason).await;
+            status.is_ok_and(|status| {
+                ready_of(&status.conditions)
+                    .is_some_and(|ready| ready.status == "False" && ready.message.contains(words))
+            })
+        });
+        let said = said.await;
         let status = self.store_reason(name, reason).await?;
-        let ready = ready_of(&status.conditions).context("there is a Ready condition")?;
-        ensure!(
-            ready.status == "False" && ready.message.contains(words),
-            "store {name} does not say `{words}`: {}",
-            ready.message
-        );
+        if said.is_err() {
+            bail!("store {name} does not say `{words}`: {:?}", status.conditions);
+        }
         self.passed_on(operator, Kind::SecretStore, name, reason).await?;
         Ok(status)
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Secret;
 use keyward::runtime::clock;
@@ -17,12 +17,10 @@ use kube::api::{Api, ListParams};
 use serde_json::{Value, json};
 
 use crate::scene::{Scene, message_of, ready_of};
+use crate::told::A_WHILE;
 
 /// How long all of them may take, on a machine that runs other tests beside.
 const WITHIN: Duration = Duration::from_mins(2);
-
-/// Longer than a store takes to come back, also on a slow machine.
-const A_WHILE: TimeDelta = TimeDelta::seconds(10);
 
 /// Requests that a test sends at once.
 const AT_ONCE: usize = 8;

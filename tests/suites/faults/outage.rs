@@ -256,10 +256,7 @@ async fn a_service_account_that_changes_while_it_is_used_fails_nobody(case: Case
     many.reason("Synced").await?;
     scene.store_reason("vault", "StoreReady").await?;
 
-    let (from, api_from) = (
-        scene.vault.audit().mark()?,
-        scene.kubernetes.audit().mark().await?,
-    );
+    let (from, api_from) = scene.marks().await?;
     let accounts: Api<ServiceAccount> = scene.api();
     for round in 0..TOUCHES.0 {
         let mut last = clock::now();

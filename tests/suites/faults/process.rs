@@ -73,10 +73,7 @@ async fn a_restart_reads_no_value_and_writes_nothing(case: Case) -> Result<()> {
         "the token is given back: {revoked:?}"
     );
 
-    let (store_mark, api_mark) = (
-        scene.vault.audit().mark()?,
-        scene.kubernetes.audit().mark().await?,
-    );
+    let (store_mark, api_mark) = scene.marks().await?;
     let restarted = clock::now();
     operator.process().start()?;
     operator.ready().await?;

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::store_message;
 use crate::scene::{AUDIENCE, SOON, Scene};
+use crate::told::woken_before;
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::vault_tests!(
@@ -114,11 +115,14 @@ async fn a_wrong_credential_is_said_and_a_corrected_one_is_taken_up_at_once(case
         let most = if way.name == "cert" { 4 } else { 1 };
         ensure!((1..=most).contains(&tries), "{tries} logins of {}", way.name);
     }
+    let mut planned = Vec::new();
     for way in &ways {
+        planned.push(scene.rests(&operator, way.name).await?);
         way.plant(&scene, &way.right).await?;
     }
-    for way in &ways {
-        scene.ready(way.name).await.context(way.name)?;
+    for (way, planned) in ways.iter().zip(planned) {
+        let object = scene.ready(way.name).await.context(way.name)?;
+        woken_before(planned, &object).context(way.name)?;
         scene
             .store_reason(way.name, "StoreReady")
             .await

@@ -31,10 +31,7 @@ pub(super) fn register(suite: &mut Suite) {
 async fn an_unchanged_search_costs_its_list_and_what_it_found(case: Case) -> Result<()> {
     let (scene, operator) = both_found(&case, Kv::V2, &json!({})).await?;
     scene.store_reason("vault", "StoreReady").await?;
-    let (store, cluster) = (
-        scene.vault.audit().mark()?,
-        scene.kubernetes.audit().mark().await?,
-    );
+    let (store, cluster) = scene.marks().await?;
     for _ in 0..2 {
         scene.looked_again(&operator, "found").await?;
     }
@@ -325,10 +322,7 @@ async fn objects_that_search_the_same_share_the_search(case: Case) -> Result<()>
         scene.ready(name).await?;
     }
     scene.looked_again(&operator, "found").await?;
-    let (store, cluster) = (
-        scene.vault.audit().mark()?,
-        scene.kubernetes.audit().mark().await?,
-    );
+    let (store, cluster) = scene.marks().await?;
     let count = |of: &str| -> Result<usize> {
         let asked = scene.asked_of_vault(store)?;
         Ok(asked.iter().filter(|request| request.path.contains(of)).count())

@@ -45,10 +45,7 @@ async fn a_change_arrives(case: Case) -> Result<()> {
     scene.holds("db", &[("password", "first")]).await?;
     scene.ready("db").await?;
 
-    let (store, cluster) = (
-        scene.vault.audit().mark()?,
-        scene.kubernetes.audit().mark().await?,
-    );
+    let (store, cluster) = scene.marks().await?;
     scene.write("apps/db", &json!({"password": "second"})).await?;
     scene.holds("db", &[("password", "second")]).await?;
     scene.event("db", "SecretUpdated").await?;
@@ -72,10 +69,7 @@ async fn a_first_sync_is_two_writes_and_no_read(case: Case) -> Result<()> {
     let operator = scene.operator().await?;
     scene.store_reason("vault", "StoreReady").await?;
 
-    let (store, cluster) = (
-        scene.vault.audit().mark()?,
-        scene.kubernetes.audit().mark().await?,
-    );
+    let (store, cluster) = scene.marks().await?;
     scene.synced("db", &often(&[path("apps/db")])).await?;
     scene.ready("db").await?;
     // A late write would show by the time of the next look.
@@ -103,10 +97,7 @@ async fn an_unchanged_refresh_costs_one_metadata_read_and_nothing_else(case: Cas
     scene.ready("db").await?;
     scene.store_reason("vault", "StoreReady").await?;
 
-    let (store, cluster) = (
-        scene.vault.audit().mark()?,
-        scene.kubernetes.audit().mark().await?,
-    );
+    let (store, cluster) = scene.marks().await?;
     for _ in 0..2 {
         scene.looked_again(&operator, "db").await?;
     }
@@ -205,10 +196,7 @@ async fn fifty_objects_of_one_path_cost_two_requests(case: Case) -> Result<()> {
     for name in &names {
         scene.synced_path(name, "apps/shared").await?;
     }
-    let (store, cluster) = (
-        scene.vault.audit().mark()?,
-        scene.kubernetes.audit().mark().await?,
-    );
+    let (store, cluster) = scene.marks().await?;
     let _operator = scene.operator().await?;
     for name in &names {
         let object = scene.ready(name).await?;
@@ -249,10 +237,7 @@ async fn a_refresh_of_kv_version_1_reads_the_value_once_for_everybody(case: Case
         scene.ready(name).await?;
     }
     scene.store_reason("vault", "StoreReady").await?;
-    let (store, cluster) = (
-        scene.vault.audit().mark()?,
-        scene.kubernetes.audit().mark().await?,
-    );
+    let (store, cluster) = scene.marks().await?;
     for _ in 0..2 {
         scene.looked_again(&operator, "first").await?;
     }

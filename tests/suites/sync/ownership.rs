@@ -59,7 +59,10 @@ async fn a_foreign_secret_is_left_alone(case: Case) -> Result<()> {
     .await?;
     scene.synced("db", &one(&json!({}))).await?;
     let words = "a Secret of this name exists and is not ours";
-    let foreign = Failure::new("db", "SecretNotOwned", words).keeps(&[("password", "theirs"), ("more", "x")]);
+    let theirs = [("password", "theirs"), ("more", "x")];
+    let foreign = Failure::new("db", "SecretNotOwned", words)
+        .keeps(&theirs)
+        .ends_at_once();
     // Nobody has to touch the object: the name is free as soon as the other Secret is gone.
     scene
         .survives(&operator, &foreign, async || delete(&scene, "db").await)

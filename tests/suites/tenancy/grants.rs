@@ -182,8 +182,7 @@ async fn a_changed_label_or_rule_takes_effect_at_once(case: Case) -> Result<()> 
     let (team_a, team_b) = (scene.seen_from("team-a"), scene.seen_from("team-b"));
     team_a.ready("banner").await?;
 
-    // Nothing is due for an hour: only the change itself can bring these about.
-    let never = Failure::new("own", "NamespaceRefused", "team-b");
+    let never = Failure::new("own", "NamespaceRefused", "team-b").ends_at_once();
     let label = async |value: Value| {
         let labels = json!({"example.com/team": value});
         scene.label_namespace("team-b", &labels).await
@@ -202,7 +201,9 @@ async fn a_changed_label_or_rule_takes_effect_at_once(case: Case) -> Result<()> 
     scene
         .cluster_store("shared", &scene.cluster_spec(&narrowed))
         .await?;
-    let withdrawn = Failure::new("banner", "PathRefused", "by-name").keeps(&[("value", "two")]);
+    let withdrawn = Failure::new("banner", "PathRefused", "by-name")
+        .keeps(&[("value", "two")])
+        .ends_at_once();
     let object = team_a.suffers(&operator, &withdrawn).await?;
     ensure!(message_of(&object)?.contains("shared/banner"));
     // A new value does not arrive until the right is back.
@@ -238,7 +239,7 @@ async fn another_environment_is_refused(case: Case) -> Result<()> {
     let (prod, stage) = (scene.seen_from("prod"), scene.seen_from("stage"));
     prod.ready("banner").await?;
     scene.seen_from("plain").ready("banner").await?;
-    let other = Failure::new("banner", "EnvironmentRefused", "staging");
+    let other = Failure::new("banner", "EnvironmentRefused", "staging").ends_at_once();
     let object = stage.suffers(&operator, &other).await?;
     ensure!(message_of(&object)?.contains("production"));
     stage
