@@ -25,10 +25,10 @@ const ACCOUNT: &str = "keyward";
 const AS_OPERATOR: &str = "KEYWARD_TESTS_AS_OPERATOR";
 
 /// How long the operator may take to be ready.
-const READY_WITHIN: Duration = Duration::from_mins(1);
+const READY_WITHIN: Duration = Duration::from_mins(2);
 
 /// How long it may take to count what it has done.
-const COUNTED_WITHIN: Duration = Duration::from_secs(30);
+const COUNTED_WITHIN: Duration = Duration::from_mins(1);
 
 /// Becomes the operator where that was asked for, and then never returns. To be called first in every `main` that
 /// starts an [`Operator`]: the operator is this same program, through the entry that the binary `keyward` has, so
@@ -146,6 +146,16 @@ impl Operator {
             .ready(READY_WITHIN, || async {
                 let answer = self.http.get(&url).send().await;
                 answer.is_ok_and(|answer| answer.status().is_success())
+            })
+            .await
+    }
+
+    /// Waits until it holds the lease and works. One that is ready may still stand by, and then has neither made its own
+    /// state nor looked at anything.
+    pub async fn leads(&self) -> Result<()> {
+        self.server
+            .ready(READY_WITHIN, || async {
+                self.get("/readyz").await.is_ok_and(|phase| phase == "leading")
             })
             .await
     }

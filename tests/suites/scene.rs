@@ -166,20 +166,26 @@ impl<'a> Scene<'a> {
         }}))
     }
 
-    /// Starts an operator for this namespace alone.
+    /// Starts an operator for this namespace alone, and waits until it works.
     pub async fn operator(&self) -> Result<Operator> {
         self.operator_with(&Settings::inside(&self.namespace)).await
     }
 
-    /// Starts an operator with these settings.
+    /// Starts an operator with these settings, and waits until it works.
     pub async fn operator_with(&self, settings: &Settings) -> Result<Operator> {
-        Operator::start(
-            self.case.run().await?,
-            self.kubernetes,
-            &self.case.unique(),
-            settings,
-        )
-        .await
+        let operator = self.start(settings).await?;
+        operator.leads().await?;
+        Ok(operator)
+    }
+
+    /// Starts an operator that stands by while another holds the lease.
+    pub async fn standby(&self) -> Result<Operator> {
+        self.start(&Settings::inside(&self.namespace)).await
+    }
+
+    async fn start(&self, settings: &Settings) -> Result<Operator> {
+        let run = self.case.run().await?;
+        Operator::start(run, self.kubernetes, &self.case.unique(), settings).await
     }
 
     /// Writes a secret to the store.

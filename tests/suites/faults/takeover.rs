@@ -7,7 +7,6 @@ use futures::StreamExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Secret;
 use keyward_tests::harness::{Case, Suite};
-use keyward_tests::operator::Operator;
 use keyward_tests::rig::poll;
 use keyward_tests::rig::vault::Kv;
 use kube::api::{Api, Patch, PatchParams};
@@ -32,7 +31,7 @@ async fn a_standby_is_ready_and_takes_over_at_once_when_the_holder_stops(case: C
     let scene = Scene::new(&case, Kv::V2).await?;
     scene.write("apps/db", &json!({"password": "first"})).await?;
     let holder = scene.operator().await?;
-    let standby = scene.operator().await?;
+    let standby = scene.standby().await?;
     assert_eq!(holder.get("/readyz").await?, "leading");
     assert_eq!(standby.get("/readyz").await?, "standby");
     assert_eq!(standby.get("/livez").await?, "ok");
@@ -44,7 +43,7 @@ async fn a_standby_is_ready_and_takes_over_at_once_when_the_holder_stops(case: C
     assert!(holder.metric("keyward_leader", "").await? > 0.5);
 
     holder.stop().await?;
-    until_leading(&standby).await?;
+    standby.leads().await?;
     scene.write("apps/db", &json!({"password": "second"})).await?;
     scene.refresh("db").await?;
     scene.holds("db", &[("password", "second")]).await
@@ -79,8 +78,7 @@ async fn a_lost_lease_ends_the_operator(case: Case) -> Result<()> {
 
     // Started again, it waits for the lease of a holder who never renews, and goes on.
     operator.process().start()?;
-    operator.ready().await?;
-    until_leading(&operator).await?;
+    operator.leads().await?;
     scene.write("apps/db", &json!({"password": "second"})).await?;
     scene.refresh("db").await?;
     scene.holds("db", &[("password", "second")]).await
@@ -105,7 +103,6 @@ async fn a_paused_holder_never_lands_the_old_value(case: Case) -> Result<()> {
     gate.open_to_new();
 
     let successor = scene.operator().await?;
-    until_leading(&successor).await?;
     scene.holds("db", &[("password", "one")]).await?;
     scene.write("apps/db", &json!({"password": "two"})).await?;
     scene.refresh("db").await?;
@@ -128,16 +125,6 @@ async fn a_paused_holder_never_lands_the_old_value(case: Case) -> Result<()> {
     );
     assert!(successor.process().ended()?.is_none());
     Ok(())
-}
-
-async fn until_leading(operator: &Operator) -> Result<()> {
-    poll::until("the operator to lead", SOON, async || {
-        operator
-            .get("/readyz")
-            .await
-            .is_ok_and(|phase| phase == "leading")
-    })
-    .await
 }
 
 /// Every password that a Secret has held, in order, without repetitions in a row.
