@@ -2,7 +2,7 @@
 //! that sees nothing else.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use chrono::{DateTime, Utc};
@@ -29,6 +29,9 @@ pub const AUDIENCE: &str = "vault.test";
 
 /// The field manager of what a person or a pipeline would write.
 pub const AUTHOR: &str = "author";
+
+/// From one look to the next, of what is looked at [`often`].
+const TURN: Duration = Duration::from_secs(5);
 
 /// What [`Scene::with_db`] begins with.
 pub const FIRST: [(&str, &str); 1] = [("password", "first")];
@@ -502,7 +505,13 @@ pub fn path(path: &str) -> Value {
 
 /// The spec of an object with these sources that is looked at as often as is allowed.
 pub fn often(sources: &[Value]) -> Value {
-    json!({"sources": sources, "refresh": {"interval": "5s"}})
+    json!({"sources": sources, "refresh": {"interval": format!("{}s", TURN.as_secs())}})
+}
+
+/// How many turns of [`often`] can have begun since then, one that was late included. On a busy machine a test takes longer
+/// than the turns that it waits for.
+pub fn turns_since(moment: Instant) -> usize {
+    usize::try_from(moment.elapsed().as_secs() / TURN.as_secs()).expect("a test ends") + 2
 }
 
 /// The same with further fields of the spec.
