@@ -41,12 +41,10 @@ async fn of_many_wrong_passwords_of_one_user_two_are_sent(case: Case) -> Result<
         .await?;
     scene.store("right", &cloud.by_password("right")).await?;
     let second = scene.operator().await?;
-    let status = scene.store_reason("right", "LoginDelayed").await?;
+    let words = "the last 2 passwords of this user";
+    let status = scene.store_told(&second, "right", "LoginDelayed", words).await?;
     let message = store_message(&status)?;
-    ensure!(
-        message.contains("the last 2 passwords of this user") && message.contains("not sent before 20"),
-        "{message}"
-    );
+    ensure!(message.contains("not sent before 20"), "{message}");
     tried(&second, WRONG.len() + 1).await?;
     assert_eq!(refused(scene).await?, 2);
     assert_eq!(log.logins(mark, &tenant.user)?.len(), 2);
