@@ -53,7 +53,7 @@ async fn insecure_choices_are_refused_unless_the_administrator_allows_them(case:
         scene
             .passed_on(&operator, Kind::SecretStore, name, "InsecureRefused")
             .await?;
-        ensure!(!counted(&operator, field).await?);
+        counted(&operator, field, false).await?;
     }
     let logins = scene.asked_of_vault(mark)?;
     assert_eq!(
@@ -97,7 +97,7 @@ async fn an_insecure_choice_in_use_is_reported(case: Case) -> Result<()> {
         };
         ensure!(message.contains(implied), "{message}");
         scene.event_about(Kind::SecretStore, name, "Insecure").await?;
-        ensure!(counted(&operator, field).await?);
+        counted(&operator, field, true).await?;
     }
     // Back at the secure setting, nothing of it remains.
     let (name, field, _) = &stores[0];
@@ -109,7 +109,7 @@ async fn an_insecure_choice_in_use_is_reported(case: Case) -> Result<()> {
             .is_ok_and(|status| insecure_message(&status).is_none())
     })
     .await?;
-    ensure!(!counted(&operator, field).await?);
+    counted(&operator, field, false).await?;
     Ok(())
 }
 
@@ -118,7 +118,7 @@ async fn an_insecure_choice_ends_at_its_expiry(case: Case) -> Result<()> {
     scene.write("apps/db", &json!({"password": "first"})).await?;
     let operator = scene.operator_with(&permissive(&scene)).await?;
     scene.store_reason("vault", "StoreReady").await?;
-    let mut spec = skipping(&scene, now() + TimeDelta::seconds(20))?;
+    let mut spec = skipping(&scene, now() + TimeDelta::seconds(30))?;
     scene.store("brief", &spec).await?;
     scene.synced_from("db", "brief", "apps/db").await?;
     scene.ready("db").await?;
@@ -128,7 +128,7 @@ async fn an_insecure_choice_ends_at_its_expiry(case: Case) -> Result<()> {
     scene
         .passed_on(&operator, Kind::SecretStore, "brief", "InsecureExpired")
         .await?;
-    ensure!(!counted(&operator, "skipTlsVerify").await?);
+    counted(&operator, "skipTlsVerify", false).await?;
     // Its readers hear of it at once, long before their next turn.
     let ended = Failure::new("db", "StoreNotReady", "ended at").keeps(&FIRST);
     scene.suffers(&operator, &ended).await?;
@@ -143,10 +143,14 @@ async fn an_insecure_choice_ends_at_its_expiry(case: Case) -> Result<()> {
     scene.holds("db", &[("password", "second")]).await
 }
 
-/// Whether a metric says that one store makes this choice.
-pub(super) async fn counted(operator: &Operator, field: &str) -> Result<bool> {
+/// Waits until a metric says that a store makes this choice, or that none does: a status may be seen before it is counted.
+pub(super) async fn counted(operator: &Operator, field: &str, in_use: bool) -> Result<()> {
     let label = format!("choice=\"{field}\"");
-    Ok(operator.metric("keyward_insecure_stores", &label).await? >= 1.0)
+    poll::until(&format!("{label} in use to be {in_use}"), SOON, || async {
+        let stores = operator.metric("keyward_insecure_stores", &label).await;
+        stores.is_ok_and(|stores| (stores >= 1.0) == in_use)
+    })
+    .await
 }
 
 /// One store for each insecure choice: its name, the field, its spec.

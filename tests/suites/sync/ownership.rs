@@ -1,14 +1,11 @@
 //! Whose a Secret and its keys are: what is ours is put right at once, what is another's is shown and never forced.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use chrono::{DateTime, TimeDelta, Utc};
 use k8s_openapi::api::core::v1::Secret;
-use keyward::runtime::clock;
 use keyward_tests::harness::{Case, Suite};
 use keyward_tests::rig::kubernetes::ApiRequest;
 use keyward_tests::rig::poll;
@@ -17,7 +14,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::scene::{FIRST, SOON, Scene, often_with, path};
-use crate::told::Failure;
+use crate::told::{Failure, woken_before};
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::vault_tests!(
@@ -43,9 +40,6 @@ pub(super) fn register(suite: &mut Suite) {
         an_immutable_secret_is_told,
     );
 }
-
-/// How long it may take until failures in a row have made the wait for the next attempt long.
-const LATER: Duration = Duration::from_secs(90);
 
 async fn a_foreign_secret_is_left_alone(case: Case) -> Result<()> {
     let scene = seeded(&case).await?;
@@ -163,11 +157,7 @@ async fn a_hand_edit_is_reverted_at_once(case: Case) -> Result<()> {
         labels.is_ok_and(|labels| labels["app.kubernetes.io/managed-by"] == "keyward")
     })
     .await?;
-    poll::until("three repairs to be counted", SOON, || async {
-        let repaired = operator.metric("keyward_drift_repaired_total", "").await;
-        repaired.is_ok_and(|repaired| repaired >= 3.0)
-    })
-    .await?;
+    operator.counted("keyward_drift_repaired_total", "", 3.0).await?;
     // A key that somebody adds to our Secret is theirs and stays.
     scene.edit("db", &json!({"stringData": {"theirs": "x"}})).await?;
     scene.write("apps/db", &json!({"password": "second"})).await?;
@@ -255,11 +245,7 @@ async fn a_deleted_secret_is_repaired_at_once(case: Case) -> Result<()> {
     scene.holds("db", &FIRST).await?;
     scene.event("db", "DriftRepaired").await?;
     scene.ready("db").await?;
-    ensure!(
-        operator.metric("keyward_drift_repaired_total", "").await? >= 1.0,
-        "the repair is counted"
-    );
-    Ok(())
+    operator.counted("keyward_drift_repaired_total", "", 1.0).await
 }
 
 async fn deleting_the_object_takes_the_secret_along(case: Case) -> Result<()> {
@@ -390,18 +376,9 @@ async fn who_waits_for_a_name_is_woken_when_it_is_free(case: Case) -> Result<()>
         scene.synced(&format!("after-{shared}"), &waiting).await?;
         scene.reason(&format!("after-{shared}"), "SecretNotOwned").await?;
     }
-    // Once the next try is far enough away, being ready before it shows who woke the object.
-    let next_try = async |name: &str| {
-        let state = operator.state(&scene.namespace, name).await.ok()?;
-        state["nextRefresh"].as_str()?.parse::<DateTime<Utc>>().ok()
-    };
     for (shared, free) in [("deleted", None), ("renamed", Some("elsewhere"))] {
         let waiting = format!("after-{shared}");
-        let next = poll::some("a try that is far away", LATER, async || {
-            let next = next_try(&waiting).await?;
-            (next - clock::now() > TimeDelta::seconds(12)).then_some(next)
-        })
-        .await?;
+        let planned = scene.rests(&operator, &waiting).await?;
         match free {
             None => scene.delete(shared).await?,
             Some(name) => scene.synced(shared, &one(&json!({"name": name}))).await?,
@@ -409,10 +386,7 @@ async fn who_waits_for_a_name_is_woken_when_it_is_free(case: Case) -> Result<()>
         scene
             .holds_in(&waiting, &format!("of-{shared}"), &[("password", "other")])
             .await?;
-        ensure!(
-            clock::now() < next,
-            "{waiting} was served only when it was tried again"
-        );
+        woken_before(planned, &scene.ready(&waiting).await?)?;
     }
     Ok(())
 }
