@@ -24,7 +24,7 @@ use crate::rig::{Mark, poll};
 pub const HOME: &str = WRITTEN_NAMESPACE;
 
 /// How long anything may take that should happen at once.
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_mins(1);
 
 /// The Secret that the example of Barbican logs in with: name and key.
 const BARBICAN_LOGIN: (&str, &str) = ("barbican-login", "secret");

@@ -480,8 +480,8 @@ async fn a_token_is_given_where_the_account_consents(server: Server) -> Result<(
 
 async fn a_lease_is_held_by_one_and_handed_over(server: Server) -> Result<()> {
     let timing = LeaseTiming {
-        duration: Duration::from_secs(30),
-        renew_deadline: Duration::from_secs(20),
+        duration: Duration::from_mins(5),
+        renew_deadline: Duration::from_mins(4),
         retry: Duration::from_millis(200),
     };
     let candidate = |name: &str| {

@@ -111,7 +111,7 @@ async fn a_stopped_store_is_asked_ever_more_slowly_however_many_wait(case: Case)
     let (from, counted) = (Instant::now(), attempts.so_far());
     poll::until(
         "more attempts at the dead store",
-        Duration::from_mins(1),
+        Duration::from_mins(2),
         async || attempts.so_far() >= counted + CONNECTIONS,
     )
     .await?;

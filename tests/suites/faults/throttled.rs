@@ -12,7 +12,7 @@ use crate::scene::Scene;
 const OBJECTS: usize = 60;
 
 /// Requests that the store answers in a second.
-const QUOTA: u32 = 20;
+const QUOTA: u32 = 10;
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::vault_tests!(suite, a_store_with_a_quota_is_asked_less_often_and_nothing_fails);

@@ -225,7 +225,7 @@ async fn interrupt(home: &Home, mut runner: Child, program: &str, signal: Signal
         _ => rustix::process::kill_process_group(group, signal)?,
     }
     runner.wait().await?;
-    poll::until("nothing to be left", Duration::from_secs(30), async || {
+    poll::until("nothing to be left", Duration::from_mins(1), async || {
         home.expect_nothing_left().is_ok()
     })
     .await

@@ -35,8 +35,8 @@ async fn an_object_that_fails_is_tried_ever_more_rarely(case: Case) -> Result<()
         let mut asked = scene.asked_of_vault(mark)?;
         asked.retain(|request| request.path.ends_with("/apps/absent"));
         let mut tries: Vec<_> = asked.into_iter().map(|request| request.at).collect();
-        // A try may ask more than once.
-        tries.dedup_by(|later, earlier| *later - *earlier < TimeDelta::seconds(1));
+        // A try may ask more than once, and takes its time on a busy machine.
+        tries.dedup_by(|later, earlier| *later - *earlier < TimeDelta::seconds(2));
         Ok(tries)
     };
     poll::until("four tries", Duration::from_mins(2), async || {

@@ -11,7 +11,7 @@ use crate::rig::journal::{Journal, Mark};
 use crate::rig::poll;
 
 /// The API server writes an event after it has answered, so a moment may pass.
-const WRITTEN_WITHIN: Duration = Duration::from_secs(30);
+const WRITTEN_WITHIN: Duration = Duration::from_mins(1);
 
 /// The audit log of an API server. Requests of the control plane's own programs are not in it.
 pub struct AuditLog {

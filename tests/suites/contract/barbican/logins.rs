@@ -19,7 +19,7 @@ use super::server::{Server, by_credential, gate, open};
 use super::{name, uuid, version_at};
 
 /// Longer than Barbican trusts a token that it has seen.
-const REFUSED_WITHIN: Duration = Duration::from_secs(30);
+const REFUSED_WITHIN: Duration = Duration::from_mins(1);
 /// Longer than a refused application credential waits for the next try.
 const REPEATED_WITHIN: Duration = Duration::from_mins(1);
 

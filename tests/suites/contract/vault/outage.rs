@@ -75,7 +75,7 @@ async fn stop_and_freeze_pass_and_work_resumes(case: Case) -> Result<()> {
         .await?;
     let root = VaultAuth::Token(vault.connection().root_token.as_str().into());
     let mut config = super::server::config(vault.url(), vault.ca(), "kv", root)?;
-    config.transport.deadline = Duration::from_secs(2);
+    config.transport.deadline = Duration::from_secs(5);
     let store = VaultStore::new(config)?;
     let works = async || matches!(store.probe(&at("app")).await, Ok(Probe::Current(_)));
     store.check().await?;

@@ -138,12 +138,12 @@ async fn a_given_token_that_may_not_look_itself_up_is_used(server: Server) -> Re
 
 async fn a_token_is_renewed_before_it_ends(server: Server) -> Result<()> {
     let held = Readable::new(&server).await?;
-    let (auth_mount, auth) = app_role(&server, &held.policy, json!({ "token_period": "2s" })).await?;
+    let (auth_mount, auth) = app_role(&server, &held.policy, json!({ "token_period": "5s" })).await?;
     let (store, before, place) = (server.store(&held.mount, auth)?, server.mark().await?, at("app"));
     let began = Instant::now();
     let outlived = || async {
         assert!(matches!(store.probe(&place).await, Ok(Probe::Current(_))));
-        began.elapsed() > Duration::from_secs(7)
+        began.elapsed() > Duration::from_secs(16)
     };
     poll::until("three lives of the token", SOON, outlived).await?;
     assert_eq!(server.logins_since(before, &auth_mount).await?, 1);

@@ -290,7 +290,7 @@ async fn stores_that_share_a_bad_password_cause_one_failed_login(case: Case) -> 
 }
 
 async fn a_short_token_is_renewed(case: Case) -> Result<()> {
-    let lifetime = Duration::from_secs(12);
+    let lifetime = Duration::from_secs(20);
     let servers = case
         .private_openstack(&Options {
             token_lifetime: lifetime,

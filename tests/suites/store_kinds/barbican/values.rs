@@ -257,7 +257,7 @@ async fn a_search_finds_by_prefix_pattern_and_tags(case: Case) -> Result<()> {
 async fn an_expiry_is_warned_of_and_the_value_outlives_it(case: Case) -> Result<()> {
     let cloud = Cloud::working(&case).await?;
     let (scene, keys) = (&cloud.scene, cloud.tenant.key_manager());
-    let soon = now() + TimeDelta::seconds(15);
+    let soon = now() + TimeDelta::seconds(30);
     keys.store(&NewSecret::named("brief").expires(soon), b"brief")
         .await?;
     keys.store(
