@@ -1,9 +1,10 @@
 //! What an object that fails asks of its store, counted by the store: while nothing has changed, no value is read again.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use keyward_tests::harness::{Case, Suite};
 use keyward_tests::operator::Operator;
@@ -11,6 +12,7 @@ use keyward_tests::rig::vault::Kv;
 use keyward_tests::rig::{Mark, poll};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
 use crate::scene::{FIRST, SOON, Scene, path};
 
@@ -26,30 +28,26 @@ pub(super) fn register(suite: &mut Suite) {
 
 async fn an_object_that_fails_is_tried_ever_more_rarely(case: Case) -> Result<()> {
     let scene = Scene::new(&case, Kv::V2).await?;
-    let _operator = scene.operator().await?;
+    let operator = scene.operator().await?;
     // A store that becomes ready wakes what waits for it, which would be a try out of turn.
     scene.store_reason("vault", "StoreReady").await?;
-    let mark = scene.vault.audit().mark()?;
     scene.synced_path("absent", "apps/absent").await?;
-    let tries = || -> Result<Vec<DateTime<Utc>>> {
-        let mut asked = scene.asked_of_vault(mark)?;
-        asked.retain(|request| request.path.ends_with("/apps/absent"));
-        let mut tries: Vec<_> = asked.into_iter().map(|request| request.at).collect();
-        // A try may ask more than once, and takes its time on a busy machine.
-        tries.dedup_by(|later, earlier| *later - *earlier < TimeDelta::seconds(2));
-        Ok(tries)
-    };
+    // Each try plans the next one, never sooner than it has to wait.
+    let seen: Mutex<BTreeSet<DateTime<Utc>>> = Mutex::default();
     poll::until("four tries", Duration::from_mins(2), async || {
-        tries().is_ok_and(|tries| tries.len() >= 4)
+        let next = scene.state(&operator, "absent", "nextRefresh").await;
+        let mut seen = seen.lock().await;
+        seen.extend(next.as_str().and_then(|next| next.parse::<DateTime<Utc>>().ok()));
+        seen.len() >= 4
     })
     .await?;
-    let tries = tries()?;
-    let waits: Vec<_> = tries
+    let planned: Vec<_> = seen.into_inner().into_iter().collect();
+    let waits: Vec<_> = planned
         .windows(2)
         .map(|pair| (pair[1] - pair[0]).as_seconds_f64())
         .collect();
-    // A delay is spread over the upper half of its length: of 5, 10 and 20 s.
-    for (wait, shortest) in waits.iter().zip([2.5, 5.0, 10.0]) {
+    // A delay is spread over the upper half of its length: of 5 s at first, and of 10, 20 and 40 s then.
+    for (wait, shortest) in waits.iter().zip([5.0, 10.0, 20.0]) {
         ensure!(*wait > shortest - 0.2, "too soon: {waits:?}");
     }
     ensure!(waits[2] > waits[0], "no more rarely than at first: {waits:?}");
