@@ -6,19 +6,23 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 cluster=keyward
-image=keyward:dev
 
-docker build --file operator/Dockerfile --tag "$image" .
+docker build --file operator/Dockerfile --tag keyward:latest .
+# Named by what is in it, so that a second run replaces the pods of the first.
+tag=$(docker image inspect --format '{{.Id}}' keyward:latest)
+tag=${tag#sha256:}
+tag=${tag:0:12}
+docker tag keyward:latest "keyward:$tag"
 if ! kind get clusters | grep --quiet --line-regexp "$cluster"; then
   kind create cluster --config kind-config/cluster.yaml
 fi
-kind load docker-image "$image" --name "$cluster"
+kind load docker-image "keyward:$tag" --name "$cluster"
 
 # Helm installs the definitions once and never changes them; applying them here keeps them current.
 kubectl --context "kind-$cluster" apply --server-side --filename crds/manifests/
 helm upgrade keyward charts/keyward --install --kube-context "kind-$cluster" \
   --namespace keyward-system --create-namespace \
-  --set image.repository=keyward --set image.tag=dev --set image.pullPolicy=Never \
+  --set image.repository=keyward --set-string "image.tag=$tag" --set image.pullPolicy=Never \
   --wait --timeout 3m
 
 kubectl --context "kind-$cluster" --namespace keyward-system get pods
