@@ -14,7 +14,7 @@ use chrono::{DateTime, Utc};
 use clap::{ArgAction, Args, ValueEnum};
 use keyward_core::address::{AddressPolicy, DeniedAddress, Network};
 use kube::{Client, Config};
-use tokio::net::{TcpListener, lookup_host};
+use tokio::net::lookup_host;
 use tokio::time::sleep;
 
 use crate::cluster::events::{EventRecorder, events};
@@ -22,7 +22,7 @@ use crate::cluster::lease::{Candidate, LeaseTiming};
 use crate::cluster::state::OperatorState;
 use crate::cluster::{ApiAudiences, ObjectKey, WatchHealth, Watches, missing_kinds};
 use crate::runtime::clock;
-use crate::runtime::http::{Endpoint, ObjectState, ObjectStates, Phase, Readiness, serve};
+use crate::runtime::http::{Endpoint, ObjectState, ObjectStates, Phase, Readiness, bind, serve};
 use crate::runtime::logs::{self, LogFormat};
 use crate::runtime::metrics::{Metrics, Readiness as ReadyLabel};
 use crate::runtime::supervisor::{Ended, Supervisor};
@@ -192,7 +192,7 @@ async fn operate<C: Controllers>(options: RunOptions, controllers: Arc<C>) -> an
         readiness: Arc::clone(&readiness),
         objects: Arc::clone(&objects),
     };
-    let listener = TcpListener::bind(options.metrics_address)
+    let listener = bind(options.metrics_address)
         .await
         .with_context(|| format!("cannot listen on {}", options.metrics_address))?;
     tracing::info!(address = %listener.local_addr()?, version = env!("CARGO_PKG_VERSION"), "the endpoint is up");

@@ -4,6 +4,8 @@
 //! as the time of the last one, is under `/state`.
 
 use std::fmt::Write as _;
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
@@ -123,6 +125,28 @@ impl Readiness {
     }
 }
 
+/// Listens at an address. Where every address of a host without IPv6 is meant, it is every one of IPv4.
+///
+/// # Errors
+///
+/// Nobody can listen there.
+pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Ok(listener) => Ok(listener),
+        Err(error) => match instead_of(address, error.kind()) {
+            Some(instead) => TcpListener::bind(instead).await.map_err(|_| error),
+            None => Err(error),
+        },
+    }
+}
+
+/// A port that is taken, or that nobody may have, is the same in either family.
+fn instead_of(address: SocketAddr, error: ErrorKind) -> Option<SocketAddr> {
+    let same = matches!(error, ErrorKind::AddrInUse | ErrorKind::PermissionDenied);
+    (address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && !same)
+        .then(|| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()))
+}
+
 /// Serves until `stop` is cancelled.
 ///
 /// # Errors
@@ -235,6 +259,25 @@ mod tests {
         assert_eq!(fetch(&readiness, "/readyz").await, waiting);
         watch.synced();
         assert_eq!(fetch(&readiness, "/readyz").await, (200, "leading".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_host_without_ipv6_is_listened_on_by_ipv4() {
+        let any: SocketAddr = "[::]:8080".parse().unwrap();
+        // What a kernel without IPv6 says.
+        let no_family = std::io::Error::from_raw_os_error(97).kind();
+        let instead = instead_of(any, no_family).map(|address| address.to_string());
+        assert_eq!(instead.as_deref(), Some("0.0.0.0:8080"));
+        assert!(instead_of(any, ErrorKind::AddrNotAvailable).is_some());
+        assert_eq!(
+            instead_of("[::1]:8080".parse().unwrap(), no_family),
+            None,
+            "it was meant"
+        );
+        assert_eq!(instead_of(any, ErrorKind::AddrInUse), None);
+        let taken = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let again = bind(taken.local_addr().unwrap()).await.unwrap_err();
+        assert_eq!(again.kind(), ErrorKind::AddrInUse);
     }
 
     #[tokio::test]
