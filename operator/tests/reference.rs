@@ -222,6 +222,19 @@ fn every_page_is_in_the_summary_and_every_link_leads_somewhere() {
     }
 }
 
+#[test]
+fn the_link_to_secure_settings_leads_to_a_heading() {
+    let (page_at, heading) = keyward::store::SECURE_SETTINGS.split_once('#').unwrap();
+    let (repository, path) = page_at.split_once("/blob/main/").unwrap();
+    assert_eq!(repository, env!("CARGO_PKG_REPOSITORY"));
+    let text = std::fs::read_to_string(root().join(path)).unwrap();
+    let anchors = text.lines().filter_map(|line| line.strip_prefix("## "));
+    let anchors: Vec<_> = anchors
+        .map(|title| title.to_lowercase().replace(' ', "-"))
+        .collect();
+    assert!(anchors.iter().any(|anchor| anchor == heading), "{anchors:?}");
+}
+
 /// Names given to the registry: a string right after the registry's own name.
 fn registered_names(source: &str) -> BTreeSet<String> {
     let dense: String = source.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -27,6 +27,12 @@ const IDLE_CHECK: Duration = Duration::from_mins(10);
 /// No store is looked at again sooner.
 const SOONEST: Duration = Duration::from_secs(1);
 
+/// Where the book says what to use in place of an insecure choice.
+pub const SECURE_SETTINGS: &str = concat!(
+    env!("CARGO_PKG_REPOSITORY"),
+    "/blob/main/docs/how-to/secure-a-store.md#insecure-choices"
+);
+
 /// What a pass needs.
 pub struct StoreController {
     /// The stores.
@@ -212,7 +218,7 @@ impl StoreController {
         };
         let implications: Vec<_> = store.insecure_choices().into_iter().map(implication).collect();
         let message = format!(
-            "{}; given reason: {}; ends at {}; see docs/how-to/secure-a-store.md for the secure setting",
+            "{}; given reason: {}; ends at {}; the secure setting: {SECURE_SETTINGS}",
             implications.join("; "),
             insecure.reason,
             insecure.expires.to_rfc3339(),

@@ -8,7 +8,7 @@ mod lockout;
 mod plan;
 mod registry;
 
-pub use controller::StoreController;
+pub use controller::{SECURE_SETTINGS, StoreController};
 pub use fetch::DoorBuilder;
 pub use key::StoreKey;
 pub use live::{LiveStore, Pace};

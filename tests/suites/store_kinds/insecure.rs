@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, ensure};
 use chrono::{DateTime, TimeDelta, Utc};
 use keyward::runtime::clock::now;
+use keyward::store::SECURE_SETTINGS;
 use keyward_crds::StoreStatus;
 use keyward_tests::harness::{Case, Suite};
 use keyward_tests::operator::{Operator, Settings};
@@ -89,7 +90,7 @@ async fn an_insecure_choice_in_use_is_reported(case: Case) -> Result<()> {
         let status = scene.store_reason(name, "StoreReady").await?;
         let message = insecure_message(&status).context("there is no Insecure condition")?;
         ensure!(message.contains(REASON), "{message}");
-        ensure!(message.contains("docs/how-to/secure-a-store.md"), "{message}");
+        ensure!(message.contains(SECURE_SETTINGS), "{message}");
         let implied = match *field {
             "plainHttp" => "read every value",
             "skipTlsVerify" => "pose as the store",
