@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use keyward_core::address::DeniedAddress;
 use keyward_core::sync::fingerprint::FingerprintKey;
 use keyward_crds::synced_secret::{ConsumerKind, StoreKind};
 use keyward_crds::{ClusterSecretStore, SecretStore, SyncedSecret};
@@ -22,13 +23,14 @@ use crate::store::{
     StoreObject, StoreRegistry, login_gate,
 };
 use crate::stores::barbican::BarbicanSessions;
+use crate::stores::transport::Addresses;
 use crate::sync::{Change, SyncController, SyncIndex, SyncParts};
 
 /// Stores that are tried at once: one that hangs must not keep the others from being tried.
 const STORE_WORKERS: usize = 16;
 
 /// The kinds that are watched: none may be missing when the work begins.
-const WATCHES: usize = 10;
+const WATCHES: usize = 11;
 
 /// How often Secrets without an object are looked for.
 const SWEEP: Duration = Duration::from_mins(10);
@@ -73,6 +75,7 @@ struct Room {
     sync: Arc<SyncController>,
     stores: Arc<StoreController>,
     store_queue: Queue<StoreKey>,
+    addresses: Arc<Addresses>,
     health: Arc<WatchHealth>,
 }
 
@@ -135,6 +138,7 @@ impl Room {
             sync,
             stores: Arc::new(stores),
             store_queue,
+            addresses: Arc::clone(&context.addresses),
             health: context.watches.health(),
         })
     }
@@ -178,6 +182,10 @@ impl Room {
         let (room, watches) = parts();
         supervisor.spawn("watch of Namespaces", async move {
             watches.namespaces(move |event| room.on_namespace(event)).await;
+        });
+        let (room, watches) = parts();
+        supervisor.spawn("watch of the API server's addresses", async move {
+            watches.api_server(move |event| room.on_api_server(event)).await;
         });
         for (name, kind) in [
             ("watch of Deployments", ConsumerKind::Deployment),
@@ -369,6 +377,13 @@ impl Room {
             }
             WatchEvent::Deleted(key) => self.registry.remove_namespace(&key.name),
             WatchEvent::Unreadable(..) | WatchEvent::Restarted | WatchEvent::Synced => {}
+        }
+    }
+
+    /// Addresses that are gone stay denied until there are others: nothing is gained by a store that is there.
+    fn on_api_server(&self, event: WatchEvent<Vec<DeniedAddress>>) {
+        if let WatchEvent::Applied(_, denied) = event {
+            self.addresses.learn(&denied);
         }
     }
 

@@ -242,8 +242,9 @@ pub async fn grant_rights(kubernetes: &Kubernetes, home: &str) -> Result<()> {
         let (resource, capabilities) = discovery::pinned_kind(&client, &gvk).await?;
         let name = object.metadata.name.clone().context("an object without a name")?;
         let cluster = capabilities.scope == discovery::Scope::Cluster;
-        // Bindings of the cluster would otherwise be taken from one test's operator by the next.
-        let name = if cluster && kind.kind == "ClusterRoleBinding" {
+        let place = object.metadata.namespace.clone();
+        // Bindings outside its home would otherwise be taken from one test's operator by the next.
+        let name = if place.as_deref() != Some(home) && kind.kind.ends_with("Binding") {
             format!("{name}-{home}")
         } else {
             name
@@ -252,7 +253,7 @@ pub async fn grant_rights(kubernetes: &Kubernetes, home: &str) -> Result<()> {
         let api: Api<DynamicObject> = if cluster {
             Api::all_with(client.clone(), &resource)
         } else {
-            Api::namespaced_with(client.clone(), home, &resource)
+            Api::namespaced_with(client.clone(), place.as_deref().unwrap_or(home), &resource)
         };
         api.patch(
             &name,

@@ -3,7 +3,7 @@
 //! It brings the parts together in the order in which each is needed: endpoint, kinds, lease, state, controllers.
 //! Nothing is decided here.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,18 +14,18 @@ use chrono::{DateTime, Utc};
 use clap::{ArgAction, Args, ValueEnum};
 use keyward_core::address::{AddressPolicy, DeniedAddress, Network};
 use kube::{Client, Config};
-use tokio::net::lookup_host;
 use tokio::time::sleep;
 
 use crate::cluster::events::{EventRecorder, events};
 use crate::cluster::lease::{Candidate, LeaseTiming};
 use crate::cluster::state::OperatorState;
-use crate::cluster::{ApiAudiences, ObjectKey, WatchHealth, Watches, missing_kinds};
+use crate::cluster::{ApiAudiences, ObjectKey, WatchHealth, Watches, missing_kinds, own_addresses};
 use crate::runtime::clock;
 use crate::runtime::http::{Endpoint, ObjectState, ObjectStates, Phase, Readiness, bind, serve};
 use crate::runtime::logs::{self, LogFormat};
 use crate::runtime::metrics::{Metrics, Readiness as ReadyLabel};
 use crate::runtime::supervisor::{Ended, Supervisor};
+use crate::stores::transport::Addresses;
 
 /// How often kinds that are missing, or state that cannot be read, are looked for again.
 const RETRY: Duration = Duration::from_secs(2);
@@ -132,7 +132,7 @@ pub struct Context {
     /// Fingerprint key and refused credentials.
     pub state: Arc<OperatorState>,
     /// Which addresses stores may have.
-    pub addresses: Arc<AddressPolicy>,
+    pub addresses: Arc<Addresses>,
     /// The audiences that tokens for stores may not have.
     pub audiences: Arc<ApiAudiences>,
 }
@@ -178,10 +178,9 @@ fn block_on<C: Controllers>(options: RunOptions, controllers: Arc<C>) -> anyhow:
 async fn operate<C: Controllers>(options: RunOptions, controllers: Arc<C>) -> anyhow::Result<Ended> {
     let mut supervisor = Supervisor::new(Duration::from_secs(options.drain_seconds))?;
     let config = cluster_config().await?;
-    let addresses = Arc::new(address_policy(&options, &config).await);
     let audiences = Arc::new(own_audiences(&options, &config));
     let client =
-        Client::try_from(config).context("the API server's address or credentials cannot be used")?;
+        Client::try_from(config.clone()).context("the API server's address or credentials cannot be used")?;
 
     let health = Arc::new(WatchHealth::default());
     let metrics = Arc::new(Metrics::new());
@@ -199,6 +198,10 @@ async fn operate<C: Controllers>(options: RunOptions, controllers: Arc<C>) -> an
     let stop = supervisor.work_ended();
     supervisor.spawn_last("endpoint", serve(listener, endpoint, stop));
 
+    let addresses = match supervisor.until(addresses(&options, &config)).await {
+        Ok(addresses) => Arc::new(addresses),
+        Err(ended) => return Ok(supervisor.end(ended).await),
+    };
     let scope = options.namespace_scope.clone();
     if let Err(ended) = supervisor
         .until(wait_for_kinds(&client, scope.as_deref(), &readiness))
@@ -256,29 +259,24 @@ async fn cluster_config() -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// The administrator's rules, and the API server's own addresses, which no store may have.
-async fn address_policy(options: &RunOptions, config: &Config) -> AddressPolicy {
-    let mut denied: Vec<_> = options
-        .deny_network
-        .iter()
-        .copied()
-        .map(DeniedAddress::from)
-        .collect();
-    let url = &config.cluster_url;
-    let port = url.port_u16().unwrap_or(443);
-    let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
-    if let Ok(found) = lookup_host((host, port)).await {
-        denied.extend(found.map(DeniedAddress::from));
-    }
+/// The administrator's rules, and what is known by now of the API server's own addresses, which no store may have.
+async fn addresses(options: &RunOptions, config: &Config) -> Addresses {
     let service = std::env::var("KUBERNETES_SERVICE_HOST").ok();
-    if let Some(ip) = service.and_then(|host| host.parse::<IpAddr>().ok()) {
-        denied.push(DeniedAddress::from(Network::from(ip)));
-    }
-    AddressPolicy {
+    let own = loop {
+        match own_addresses(config, service.as_deref()).await {
+            Ok(own) => break own,
+            Err(error) => {
+                tracing::error!(%error, "the API server's own address cannot be resolved and is tried again");
+            }
+        }
+        sleep(RETRY).await;
+    };
+    let networks = options.deny_network.iter().copied();
+    Addresses::from(AddressPolicy {
         allow_loopback: options.allow_loopback_stores,
         allow_link_local: options.allow_link_local_stores,
-        denied,
-    }
+        denied: networks.map(DeniedAddress::from).chain(own).collect(),
+    })
 }
 
 fn own_audiences(options: &RunOptions, config: &Config) -> ApiAudiences {

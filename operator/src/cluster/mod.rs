@@ -2,6 +2,7 @@
 //!
 //! It knows nothing of stores. No value of a Secret is kept here: watches of Secrets carry metadata alone.
 
+mod api_server;
 mod apply;
 mod call;
 pub mod conditions;
@@ -24,6 +25,7 @@ mod tokens;
 mod watch;
 mod watch_health;
 
+pub use api_server::own_addresses;
 pub use apply::{Applied, FIELD_MANAGER, Mark, Precondition, SecretApply, SecretWriter};
 pub use call::DEADLINE;
 pub use kinds::missing_kinds;

@@ -12,7 +12,9 @@ use std::sync::Arc;
 use futures::StreamExt as _;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use keyward_core::address::DeniedAddress;
 use keyward_crds::synced_secret::ConsumerKind;
 use keyward_crds::{ClusterSecretStore, SecretStore, SyncedSecret};
 use kube::core::NamespaceResourceScope;
@@ -22,6 +24,7 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
 use super::ObjectKey;
+use super::api_server::addresses_of;
 use super::known::Known;
 use super::listening::listening;
 use super::pruned::{Metadata, Parsed, Progress, Unreadable, Workload};
@@ -130,6 +133,17 @@ impl Watches {
         self.metadata::<Namespace>(Api::all, handler)
     }
 
+    /// Watches where the API server is, by the Service that leads to it.
+    pub fn api_server(
+        &self,
+        handler: impl FnMut(WatchEvent<Vec<DeniedAddress>>) + Send,
+    ) -> impl Future<Output = ()> + Send {
+        let (client, state) = self.listening::<EndpointSlice>();
+        let api: Api<EndpointSlice> = Api::namespaced(client, "default");
+        let only = watcher::Config::default().fields("metadata.name=kubernetes");
+        follow(api, only, state, |slice| Ok(addresses_of(&slice)), handler)
+    }
+
     /// Watches the rollout of the workloads of one kind.
     pub async fn workloads(&self, kind: ConsumerKind, handler: impl FnMut(WatchEvent<Progress>) + Send) {
         match kind {
@@ -146,6 +160,7 @@ impl Watches {
         let (client, state) = self.listening::<K>();
         follow(
             self.scoped::<Workload<K>>(client),
+            watcher::Config::default(),
             state,
             |workload| Ok(workload.into_progress()),
             handler,
@@ -161,7 +176,8 @@ impl Watches {
         K: Resource<DynamicType = ()> + Clone + Debug + 'static,
     {
         let (client, state) = self.listening::<K>();
-        follow(api(client), state, |object| Ok(object.into_inner()), handler)
+        let all = watcher::Config::default();
+        follow(api(client), all, state, |object| Ok(object.into_inner()), handler)
     }
 
     fn parsed<K>(
@@ -173,7 +189,8 @@ impl Watches {
         K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
     {
         let (client, state) = self.listening::<K>();
-        follow(api(client), state, Parsed::into_result, handler)
+        let all = watcher::Config::default();
+        follow(api(client), all, state, Parsed::into_result, handler)
     }
 
     /// A new watch, and a client by which it hears of the API server.
@@ -196,15 +213,14 @@ impl Watches {
 /// Follows one kind for ever.
 async fn follow<W, T>(
     api: Api<W>,
+    config: watcher::Config,
     state: Arc<WatchState>,
     open: impl Fn(W) -> Result<T, Box<Unreadable>> + Send,
     handler: impl FnMut(WatchEvent<T>) + Send,
 ) where
     W: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let config = watcher::Config::default()
-        .page_size(PAGE)
-        .timeout(TIMEOUT_SECONDS);
+    let config = config.page_size(PAGE).timeout(TIMEOUT_SECONDS);
     let mut stream = pin!(watcher(api, config).default_backoff());
     let mut reporter = Reporter {
         known: Known::default(),

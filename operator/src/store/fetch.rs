@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use keyward_core::address::AddressPolicy;
 use keyward_core::fault::{Class, Fault};
 use keyward_core::reason::Reason;
 use keyward_core::secret::SecretBytes;
@@ -19,7 +18,7 @@ use crate::stores::barbican::config::{
     BarbicanConfig, CredentialRef, DomainRef, Interface, KeystoneAuth, Limits, ProjectRef, UserRef,
 };
 use crate::stores::barbican::{BarbicanSessions, BarbicanStore, clouds};
-use crate::stores::transport::{Identity, TransportOptions};
+use crate::stores::transport::{Addresses, Identity, TransportOptions};
 use crate::stores::vault::{KvVersion, VaultAuth, VaultConfig, VaultSessions, VaultStore};
 use crate::stores::{JwtSource, Outcome, Store};
 
@@ -33,7 +32,7 @@ pub struct DoorBuilder {
     /// Audiences that are the API server's own.
     pub audiences: Arc<ApiAudiences>,
     /// Where stores may be.
-    pub addresses: Arc<AddressPolicy>,
+    pub addresses: Arc<Addresses>,
     /// The sessions that Vault stores share.
     pub vaults: Arc<VaultSessions>,
     /// The sessions that Barbican stores share.

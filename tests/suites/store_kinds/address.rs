@@ -1,13 +1,18 @@
 //! Where stores may be is the administrator's to say: what is refused is never connected to.
 
 use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use keyward_crds::SecretStore;
 use keyward_tests::harness::{Case, Suite};
 use keyward_tests::operator::Settings;
+use keyward_tests::rig::kubernetes::Parts;
+use keyward_tests::rig::poll;
 use keyward_tests::rig::vault::Kv;
+use kube::api::Api;
 use serde_json::{Value, json};
 
 use super::store_message;
-use crate::scene::{FIRST, Scene};
+use crate::scene::{self, FIRST, SOON, Scene, ready_of};
 use crate::told::Failure;
 
 pub(super) fn register(suite: &mut Suite) {
@@ -16,6 +21,10 @@ pub(super) fn register(suite: &mut Suite) {
         loopback_and_link_local_are_refused_by_default,
         the_api_server_is_refused_even_where_loopback_is_allowed,
         networks_that_the_administrator_denies_are_refused,
+    );
+    keyward_tests::tests!(
+        suite,
+        every_address_of_the_api_server_is_refused_as_soon_as_it_is_known,
     );
 }
 
@@ -98,6 +107,53 @@ async fn the_api_server_is_refused_even_where_loopback_is_allowed(case: Case) ->
         .collect();
     ensure!(led_astray.is_empty(), "{led_astray:?}");
     Ok(())
+}
+
+async fn every_address_of_the_api_server_is_refused_as_soon_as_it_is_known(case: Case) -> Result<()> {
+    // Addresses that are nobody's: an attempt to connect fails, in whatever way the network here has for it.
+    let (old, new) = ("198.51.100.7", "198.51.100.8");
+    let kubernetes = case.private_kubernetes(Parts::ApiServer).await?;
+    let scene = Scene::on(&case, &kubernetes, case.vault().await?, Kv::V2).await?;
+    let leads_to = async |address: &str| {
+        let slices: Api<EndpointSlice> = Api::namespaced(kubernetes.client(), "default");
+        let slice = json!({
+            "kind": "EndpointSlice", "addressType": "IPv4",
+            "endpoints": [{"addresses": [address]}], "ports": [{"name": "https", "port": 6443}],
+        });
+        scene::apply(&slices, "kubernetes", slice).await
+    };
+    let in_its_way = async |name: &str, address: &str| {
+        let status = scene.store_reason(name, "AddressRefused").await?;
+        let message = store_message(&status)?;
+        ensure!(
+            message.contains(&format!("lies in {address} port 6443")),
+            "{message}"
+        );
+        anyhow::Ok(())
+    };
+    let asked = async |name: &str| {
+        poll::until(&format!("{name} to be asked, and to fail"), SOON, async || {
+            let store = scene.api::<SecretStore>().get(name).await;
+            let status = store.ok().and_then(|store| store.status).unwrap_or_default();
+            ready_of(&status.conditions).is_some_and(|ready| ready.reason != "AddressRefused")
+        })
+        .await
+    };
+    leads_to(old).await?;
+    for (name, address) in [("first", old), ("second", new), ("beside", old)] {
+        let port = if name == "beside" { 8200 } else { 6443 };
+        scene
+            .store(name, &at(&scene, &format!("https://{address}:{port}")))
+            .await?;
+    }
+    let _operator = scene.operator().await?;
+    in_its_way("first", old).await?;
+    asked("second").await?;
+    asked("beside").await?;
+    // It moves while the operator runs.
+    leads_to(new).await?;
+    in_its_way("second", new).await?;
+    asked("first").await
 }
 
 async fn networks_that_the_administrator_denies_are_refused(case: Case) -> Result<()> {

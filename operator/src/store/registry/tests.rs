@@ -46,7 +46,7 @@ fn registry(server: &StandIn, key: &StoreKey, store: StoreObject) -> StoreRegist
         client: client.clone(),
         reader: ClusterReader::new(client),
         audiences: Arc::new(ApiAudiences::new(&[], None)),
-        addresses: Arc::new(addresses),
+        addresses: Arc::new(addresses.into()),
         vaults: Arc::default(),
         barbicans: Arc::new(BarbicanSessions::new(Arc::new(LoginGate::new(
             Arc::new(NoPasswords),

@@ -70,7 +70,7 @@ impl Cloud {
             allow_loopback: true,
             ..AddressPolicy::default()
         };
-        let mut transport = TransportOptions::new(Arc::new(addresses));
+        let mut transport = TransportOptions::new(Arc::new(addresses.into()));
         transport.plain_http_allowed = true;
         transport.deadline = std::time::Duration::from_secs(2);
         BarbicanConfig {

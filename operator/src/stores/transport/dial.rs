@@ -3,20 +3,20 @@
 
 use std::error::Error;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use keyward_core::address::{AddressPolicy, AddressRefusal};
+use keyward_core::address::AddressRefusal;
 use keyward_core::fault::{Class, Fault};
 use keyward_core::reason::Reason;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
-use crate::stores::Outcome;
+use super::Addresses;
 
 /// Resolves through the system and refuses a name as a whole when one of its addresses is refused.
 pub(super) struct Resolver {
-    policy: Arc<AddressPolicy>,
+    addresses: Arc<Addresses>,
     port: u16,
     /// Where the overriding server name really leads.
     real_host: Option<String>,
@@ -28,7 +28,7 @@ pub(super) struct Refused(pub(super) AddressRefusal);
 
 impl Resolver {
     /// With a `server_name`, every name leads to the host of `base`.
-    pub(super) fn new(base: &Url, server_name: Option<&str>, policy: Arc<AddressPolicy>) -> Self {
+    pub(super) fn new(base: &Url, server_name: Option<&str>, addresses: Arc<Addresses>) -> Self {
         let host = match base.host() {
             Some(Host::Domain(name)) => name.to_owned(),
             Some(Host::Ipv4(address)) => address.to_string(),
@@ -36,7 +36,7 @@ impl Resolver {
             None => String::new(),
         };
         Self {
-            policy,
+            addresses,
             port: base.port_or_known_default().unwrap_or_default(),
             real_host: server_name.map(|_| host),
         }
@@ -45,37 +45,50 @@ impl Resolver {
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let (policy, port) = (Arc::clone(&self.policy), self.port);
+        let (addresses, port) = (Arc::clone(&self.addresses), self.port);
         let host = self.real_host.clone().unwrap_or_else(|| name.as_str().to_owned());
         Box::pin(async move {
             let found: Vec<SocketAddr> = tokio::net::lookup_host((host.as_str(), port)).await?.collect();
             for address in &found {
-                policy.check_socket(*address).map_err(Refused)?;
+                addresses.check(*address).map_err(Refused)?;
             }
             Ok(Box::new(found.into_iter()) as Addrs)
         })
     }
 }
 
-/// Checks a URL whose host is an address: the HTTP library dials it without asking a resolver.
-pub(super) fn check_literal(base: &Url, policy: &AddressPolicy) -> Outcome<()> {
-    let address = match base.host() {
-        Some(Host::Ipv4(address)) => address.into(),
-        Some(Host::Ipv6(address)) => address.into(),
-        _ => return Ok(()),
-    };
-    let port = base.port_or_known_default().unwrap_or_default();
-    policy
-        .check_socket(SocketAddr::new(address, port))
-        .map_err(refusal)
+/// A host that is an address: the HTTP library dials it without asking a resolver, so it is checked before each request.
+pub(super) struct Literal {
+    address: Option<SocketAddr>,
+    addresses: Arc<Addresses>,
+}
+
+impl Literal {
+    pub(super) fn of(base: &Url, addresses: &Arc<Addresses>) -> Self {
+        let ip: Option<IpAddr> = match base.host() {
+            Some(Host::Ipv4(address)) => Some(address.into()),
+            Some(Host::Ipv6(address)) => Some(address.into()),
+            _ => None,
+        };
+        let port = base.port_or_known_default().unwrap_or_default();
+        Self {
+            address: ip.map(|ip| SocketAddr::new(ip, port)),
+            addresses: Arc::clone(addresses),
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<(), AddressRefusal> {
+        let checked = self.address.map(|address| self.addresses.check(address));
+        checked.unwrap_or(Ok(()))
+    }
 }
 
 /// The fault that a refused address becomes.
-pub(super) fn refusal(why: AddressRefusal) -> Fault {
+pub(super) fn refusal(why: AddressRefusal, peer: &str) -> Fault {
     Fault::new(
         Class::Denied,
         Reason::AddressRefused,
-        format!("the store's address is refused: {why}"),
+        format!("the address of `{peer}` is refused: {why}"),
     )
     .advise("ask the cluster administrator which addresses stores may have")
 }

@@ -14,7 +14,7 @@ use super::dial::{Refused, refusal};
 pub(super) fn classify(error: &reqwest::Error, peer: &str) -> Fault {
     for cause in causes(error) {
         if let Some(Refused(why)) = cause.downcast_ref() {
-            return refusal(*why);
+            return refusal(*why, peer);
         }
         if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
             return tls_failure(tls, peer);

@@ -4,6 +4,7 @@
 //! It knows HTTP and nothing of any store: a status code is handed on as a number, never judged here. The copies
 //! that HTTP and TLS libraries make of what passes through them are beyond its reach.
 
+mod addresses;
 mod body;
 mod dial;
 mod failure;
@@ -17,7 +18,6 @@ use std::time::Duration;
 
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
-use keyward_core::address::AddressPolicy;
 use keyward_core::fault::{Class, Fault};
 use keyward_core::reason::Reason;
 use keyward_core::secret::SecretBytes;
@@ -26,6 +26,8 @@ use url::Url;
 
 use super::Outcome;
 use super::pool::SessionKey;
+
+pub use addresses::Addresses;
 
 /// How to reach one server.
 pub struct TransportOptions {
@@ -41,7 +43,7 @@ pub struct TransportOptions {
     /// Whether an `http` URL is accepted.
     pub plain_http_allowed: bool,
     /// Which addresses the administrator lets stores be at.
-    pub addresses: Arc<AddressPolicy>,
+    pub addresses: Arc<Addresses>,
     /// For the TCP connection and the TLS handshake together.
     pub connect_timeout: Duration,
     /// For a whole call, from the start of the request to the last byte of the body. Waiting for one of the
@@ -90,6 +92,8 @@ pub struct Transport {
     base: String,
     /// Host and port as the user wrote them, for messages.
     peer: String,
+    /// The host, where it is an address.
+    literal: dial::Literal,
     deadline: Duration,
     max_body: usize,
     calls: Semaphore,
@@ -106,7 +110,7 @@ const CREDENTIAL_HEADERS: [HeaderName; 4] = [
 impl TransportOptions {
     /// System roots, verification on, `https` only, 5 s to connect, 10 s and 4 MiB per call, 32 connections.
     #[must_use]
-    pub fn new(addresses: Arc<AddressPolicy>) -> Self {
+    pub fn new(addresses: Arc<Addresses>) -> Self {
         Self {
             ca_pem: None,
             server_name: None,
@@ -147,12 +151,10 @@ impl TransportOptions {
 }
 
 impl Transport {
-    /// Prepares the pool; nothing is sent yet. A base that is an address, not a name, is checked here, since no
-    /// name will be resolved later.
+    /// Prepares the pool; nothing is sent yet.
     pub fn new(base: &Url, options: &TransportOptions) -> Outcome<Self> {
         let peer = peer_of(base)?;
         check_scheme(base, options)?;
-        dial::check_literal(base, &options.addresses)?;
 
         let mut target = base.clone();
         if let Some(name) = &options.server_name {
@@ -184,6 +186,7 @@ impl Transport {
             client,
             base: target.as_str().trim_end_matches('/').to_owned(),
             peer,
+            literal: dial::Literal::of(base, &options.addresses),
             deadline: options.deadline,
             max_body: options.max_body,
             calls: Semaphore::new(options.connections.max(1)),
@@ -212,6 +215,9 @@ impl Transport {
             mut headers,
             body,
         } = request;
+        self.literal
+            .check()
+            .map_err(|why| dial::refusal(why, &self.peer))?;
         let url = self.url(&path_and_query)?;
         mark_sensitive(&mut headers);
         let mut call = self.client.request(method, url).headers(headers);

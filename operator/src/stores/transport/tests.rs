@@ -1,18 +1,20 @@
 //! The transport against stand-ins: what it refuses, what it cuts off, what it shows.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::*;
+use keyward_core::address::AddressPolicy;
 use keyward_stand_ins::http::{Answer, Seen, StandIn};
 
 const CANARY: &str = "canary-5d1f0c";
 
-fn loopback_allowed() -> AddressPolicy {
-    AddressPolicy {
+fn loopback_allowed() -> Addresses {
+    Addresses::from(AddressPolicy {
         allow_loopback: true,
         ..AddressPolicy::default()
-    }
+    })
 }
 
 fn options() -> TransportOptions {
@@ -210,6 +212,29 @@ async fn a_refused_address_is_never_dialled_by_name_literal_or_server_name() {
         }
     }
     assert!(server.seen().is_empty());
+}
+
+#[tokio::test]
+async fn an_address_that_is_denied_later_is_not_asked_any_more() {
+    let server = StandIn::plain(hello).await;
+    let addresses = Arc::new(loopback_allowed());
+    let options = TransportOptions {
+        addresses: Arc::clone(&addresses),
+        ..options()
+    };
+    let transport = Transport::new(&server.url(), &options).unwrap();
+    transport.send(get("/v1/first")).await.unwrap();
+    let address = SocketAddr::new([127, 0, 0, 1].into(), server.url().port().unwrap());
+    addresses.learn(&[address.into()]);
+    let fault = transport.send(get("/v1/second")).await.unwrap_err();
+    assert_eq!(fault.reason, Reason::AddressRefused, "{fault}");
+    assert_eq!(
+        server.seen().len(),
+        1,
+        "not by the connection that is open, either"
+    );
+    addresses.learn(&[]);
+    transport.send(get("/v1/third")).await.unwrap();
 }
 
 #[tokio::test]

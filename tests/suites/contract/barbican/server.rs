@@ -119,7 +119,7 @@ impl Server {
             allow_loopback: true,
             ..AddressPolicy::default()
         };
-        let mut transport = TransportOptions::new(Arc::new(addresses));
+        let mut transport = TransportOptions::new(Arc::new(addresses.into()));
         transport.ca_pem = Some(servers.ca().into());
         // A busy machine is no fault that any case is about.
         transport.connect_timeout = Duration::from_mins(1);

@@ -61,8 +61,11 @@ async fn another_ca_and_another_name_are_refused(server: Server) -> Result<()> {
 
     let mut refused = config().await?;
     refused.transport.addresses = std::sync::Arc::default();
-    let refusal = VaultStore::new(refused).map(drop).map_err(|fault| fault.reason);
-    assert_eq!(refusal, Err(Reason::AddressRefused));
+    let store = VaultStore::new(refused)?;
+    assert_eq!(
+        faults(&store).await?,
+        [(Class::Denied, Reason::AddressRefused); 2]
+    );
     Ok(())
 }
 

@@ -302,7 +302,7 @@ pub(super) fn config(url: &str, ca: &str, mount: &str, auth: VaultAuth) -> Resul
         allow_loopback: true,
         ..AddressPolicy::default()
     };
-    let mut transport = TransportOptions::new(Arc::new(addresses));
+    let mut transport = TransportOptions::new(Arc::new(addresses.into()));
     transport.ca_pem = Some(ca.into());
     Ok(VaultConfig {
         address: url.parse()?,

@@ -102,7 +102,7 @@ fn config(server: &Vault) -> VaultConfig {
         transport: TransportOptions {
             plain_http_allowed: true,
             deadline: Duration::from_secs(5),
-            ..TransportOptions::new(Arc::new(policy))
+            ..TransportOptions::new(Arc::new(policy.into()))
         },
         auth: app_role(),
     }
