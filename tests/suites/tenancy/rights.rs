@@ -4,18 +4,20 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
-use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule, Role};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding};
 use keyward_tests::harness::{Case, Suite};
-use keyward_tests::operator;
+use keyward_tests::operator::{self, Operator, Settings};
 use keyward_tests::rig::kubernetes::{ApiRequest, Parts};
 use keyward_tests::rig::poll;
 use keyward_tests::rig::vault::Kv;
+use kube::api::{Api, DeleteParams};
 use serde_json::json;
 
 use crate::scene::{self, SOON, Scene};
 
 pub(super) fn register(suite: &mut Suite) {
     keyward_tests::vault_tests!(suite, the_operator_has_the_rights_it_uses_and_no_other);
+    keyward_tests::tests!(suite, an_operator_of_one_namespace_needs_little_of_the_cluster);
 }
 
 /// A verb and a resource, with its subresource.
@@ -51,6 +53,86 @@ async fn the_operator_has_the_rights_it_uses_and_no_other(case: Case) -> Result<
     refused.retain(|request| request.status == 403);
     ensure!(refused.is_empty(), "{refused:?}");
     Ok(())
+}
+
+/// Kinds of the file's `ClusterRole` that lie in no namespace.
+const OF_THE_CLUSTER: [&str; 4] = [
+    "clustersecretstores",
+    "clustersecretstores/status",
+    "customresourcedefinitions",
+    "namespaces",
+];
+
+async fn an_operator_of_one_namespace_needs_little_of_the_cluster(case: Case) -> Result<()> {
+    let kubernetes = case.private_kubernetes(Parts::Whole).await?;
+    let mark = kubernetes.audit().mark().await?;
+    let scene = Scene::on(&case, &kubernetes, case.vault().await?, Kv::V2).await?;
+    narrow_rights(&scene).await?;
+    let settings = Settings::inside(&scene.namespace);
+    let run = case.run().await?;
+    let operator = Operator::launch_installed(run, &kubernetes, &case.unique(), &settings).await?;
+    operator.ready().await?;
+    be_busy(&scene).await?;
+    operator.stop().await?;
+    let account = format!("system:serviceaccount:{}:keyward", scene.namespace);
+    let asked = kubernetes.audit().since(mark).await?;
+    let refused: Vec<_> = asked
+        .iter()
+        .filter(|request| request.user == account && request.status == 403)
+        .collect();
+    ensure!(refused.is_empty(), "{refused:?}");
+    Ok(())
+}
+
+/// Grants what the file grants, but in the scene's namespace alone where that is possible.
+async fn narrow_rights(scene: &Scene<'_>) -> Result<()> {
+    let (client, home) = (scene.kubernetes.client(), scene.namespace.as_str());
+    operator::grant_rights(scene.kubernetes, home).await?;
+    let bindings: Api<ClusterRoleBinding> = Api::all(client.clone());
+    bindings
+        .delete(&format!("keyward-{home}"), &DeleteParams::default())
+        .await?;
+    let roles: Api<ClusterRole> = Api::all(client);
+    let (mut everywhere, mut here) = (Vec::new(), Vec::new());
+    for rule in roles.get("keyward").await?.rules.unwrap_or_default() {
+        let of_cluster = |resource: &String| OF_THE_CLUSTER.contains(&resource.as_str());
+        let all = rule.resources.clone().unwrap_or_default();
+        let (cluster, inside): (Vec<_>, Vec<_>) = all.into_iter().partition(of_cluster);
+        for (resources, rules) in [(cluster, &mut everywhere), (inside, &mut here)] {
+            if !resources.is_empty() {
+                rules.push(PolicyRule {
+                    resources: Some(resources),
+                    ..rule.clone()
+                });
+            }
+        }
+    }
+    let subjects = json!([{"kind": "ServiceAccount", "name": "keyward", "namespace": home}]);
+    let binding = |kind: &str, role: &str| {
+        json!({
+            "kind": kind, "subjects": subjects,
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": role, "name": "narrow"},
+        })
+    };
+    scene::apply(
+        &roles,
+        "narrow",
+        json!({"kind": "ClusterRole", "rules": everywhere}),
+    )
+    .await?;
+    scene::apply(&bindings, "narrow", binding("ClusterRoleBinding", "ClusterRole")).await?;
+    scene::apply(
+        &scene.api::<Role>(),
+        "narrow",
+        json!({"kind": "Role", "rules": here}),
+    )
+    .await?;
+    scene::apply(
+        &scene.api::<RoleBinding>(),
+        "narrow",
+        binding("RoleBinding", "Role"),
+    )
+    .await
 }
 
 /// Brings about everything that the operator ever does in a cluster.
