@@ -30,8 +30,8 @@ use super::listening::listening;
 use super::pruned::{Metadata, Parsed, Progress, Unreadable, Workload};
 use super::watch_health::{WatchHealth, WatchState};
 
-/// Objects of one page of a listing.
-const PAGE: u32 = 500;
+/// Objects of one page of a listing. A page is in memory as a whole, twice: as JSON and parsed.
+const PAGE: u32 = 250;
 
 /// Seconds after which the server ends a watch and it is taken up again: below the 240 s after which some load
 /// balancers drop an idle connection without a word.

@@ -76,7 +76,8 @@ pub struct SyncIndex {
 
 #[derive(Default)]
 struct Inner {
-    objects: HashMap<ObjectKey, Entry>,
+    /// Apart from their keys, because a table is up to half empty.
+    objects: HashMap<ObjectKey, Box<Entry>>,
     outside: Outside,
     by_store: HashMap<StoreKey, Users>,
     by_target: Pairs<ObjectKey>,
@@ -113,7 +114,7 @@ impl SyncIndex {
             return Change::Echo;
         }
         let lane = inner.lane_of(key, object);
-        let mut entry = Entry::new(object, lane, &inner.hasher);
+        let mut entry = Box::new(Entry::new(object, lane, &inner.hasher));
         let Some(known) = inner.objects.get_mut(key) else {
             inner.link(key, object);
             inner.objects.insert(key.clone(), entry);
@@ -333,13 +334,13 @@ impl Inner {
     }
 
     /// Takes an object out.
-    fn take(&mut self, key: &ObjectKey) -> Option<Entry> {
+    fn take(&mut self, key: &ObjectKey) -> Option<Box<Entry>> {
         self.unlink(key);
         self.objects.remove(key)
     }
 
     fn unlink(&mut self, key: &ObjectKey) {
-        let Some(json) = self.objects.get(key).map(Entry::json) else {
+        let Some(json) = self.objects.get(key).map(|entry| entry.json()) else {
             return;
         };
         let object = entry::from_json(&json);
