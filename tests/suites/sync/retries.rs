@@ -83,7 +83,8 @@ async fn an_object_that_fails_on_its_value_reads_it_once_until_something_changes
 }
 
 async fn an_object_that_may_not_write_reads_its_value_once_until_something_changes(case: Case) -> Result<()> {
-    let scene = Scene::new(&case, Kv::V2).await?;
+    let vault = case.private_vault().await?;
+    let scene = Scene::with(&case, &vault, Kv::V2).await?;
     scene.write("apps/db", &json!({"password": "first"})).await?;
     scene.credential("db", &json!({"of": "somebody else"})).await?;
     let mark = scene.vault.audit().mark()?;
@@ -93,6 +94,12 @@ async fn an_object_that_may_not_write_reads_its_value_once_until_something_chang
     for _ in 0..3 {
         tried_again(&scene, &operator, "db").await?;
     }
+    // Nor does an absence of the store make the value news.
+    vault.seal().await?;
+    tried_again(&scene, &operator, "db").await?;
+    scene.reason("db", "StoreSealed").await?;
+    vault.unseal().await?;
+    scene.reason("db", "SecretNotOwned").await?;
     assert_eq!(value_reads(&scene, mark)?, 1);
 
     scene

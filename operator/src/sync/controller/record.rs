@@ -104,7 +104,8 @@ impl<'a> Record<'a> {
         let failures = self.memory.failures.saturating_add(1);
         self.controller.index.remember(self.key, self.uid, |memory| {
             memory.failures = failures;
-            memory.conclusion = conclusion;
+            // A pass that had no values says nothing against what the same ones came to.
+            memory.conclusion = conclusion.or(memory.conclusion.take());
             memory.failing_since.get_or_insert(self.now);
         });
         tracing::warn!(object = %self.key, reason = %fault.reason.as_str(), request_id = fault.request_id.as_deref(), "{fault}");
