@@ -47,12 +47,18 @@ impl Backoff {
         }
     }
 
-    /// The delay after `failures` in a row (1 is the first). `fraction` is random, from 0 up to 1: it spreads the
-    /// delay over the upper half of its length.
+    /// The longest delay after `failures` in a row (1 is the first): where there is nobody to be in step with.
+    #[must_use]
+    pub fn full(&self, failures: u32) -> Duration {
+        let doublings = failures.saturating_sub(1).min(31);
+        self.first.saturating_mul(1 << doublings).min(self.longest)
+    }
+
+    /// The delay after `failures` in a row. `fraction` is random, from 0 up to 1: it spreads the delay over the upper
+    /// half of its length.
     #[must_use]
     pub fn delay(&self, failures: u32, fraction: f64) -> Duration {
-        let doublings = failures.saturating_sub(1).min(31);
-        let full = self.first.saturating_mul(1 << doublings).min(self.longest);
+        let full = self.full(failures);
         let fraction = if fraction.is_finite() {
             fraction.clamp(0.0, 1.0)
         } else {
@@ -65,15 +71,12 @@ impl Backoff {
 /// The delay after `fault`, the last of `failures` in a row. What the other side asked for is a lower bound.
 #[must_use]
 pub fn delay_after(fault: &Fault, failures: u32, fraction: f64) -> Duration {
-    let backoff = match fault.reason {
-        reason if reason.is_of_the_cluster() => CLUSTER,
-        _ => Backoff::of(fault.class),
+    let backoff = if fault.reason.is_of_the_cluster() {
+        CLUSTER
+    } else {
+        Backoff::of(fault.class)
     };
-    let own = backoff.delay(failures, fraction);
-    match fault.retry_after {
-        Some(asked) => own.max(asked.min(LONGEST_REQUESTED)),
-        None => own,
-    }
+    backoff.delay(failures, fraction).max(asked_for(fault))
 }
 
 /// When a store is tried again after `fault`, the last of `failures` in a row.
@@ -83,12 +86,15 @@ pub fn delay_after(fault: &Fault, failures: u32, fraction: f64) -> Duration {
 #[must_use]
 pub fn store_tried_after(fault: &Fault, failures: u32, fraction: f64) -> Duration {
     if fault.may_pass() && !fault.reason.is_of_the_cluster() {
-        let spread = STORE.delay(1, fraction);
-        return fault
-            .retry_after
-            .map_or(spread, |asked| spread.max(asked.min(LONGEST_REQUESTED)));
+        STORE.delay(failures, fraction).max(asked_for(fault))
+    } else {
+        delay_after(fault, failures, fraction)
     }
-    delay_after(fault, failures, fraction)
+}
+
+/// The wait that the other side asked for, as far as it is granted.
+fn asked_for(fault: &Fault) -> Duration {
+    fault.retry_after.unwrap_or_default().min(LONGEST_REQUESTED)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use crate::backoff::Backoff;
 use crate::fault::{Class, Fault};
 use crate::reason::Reason;
 
@@ -19,9 +20,11 @@ const LONGEST_RUN: u32 = 64;
 /// After so long, what only some places failed with is forgotten.
 const FORGIVEN: Duration = Duration::from_mins(10);
 
-/// The first wait of a failing store and the longest one. Trying a dead store is one request, and everything waits
-/// for it.
-const WAITS: (Duration, Duration) = (Duration::from_millis(250), Duration::from_millis(500));
+/// The waits of a failing store. Trying a dead store is one request, and everything waits for it.
+const WAITS: Backoff = Backoff {
+    first: Duration::from_millis(250),
+    longest: Duration::from_millis(500),
+};
 
 /// What is known of a store's health.
 #[derive(Debug, Default)]
@@ -204,10 +207,8 @@ impl Failing {
     }
 
     fn again(&mut self, fault: &Fault, now: Duration) {
-        let (first, longest) = WAITS;
-        let own = first.saturating_mul(1 << self.failures.min(31)).min(longest);
         self.failures = self.failures.saturating_add(1);
-        self.retry_at = now + fault.retry_after.unwrap_or(own);
+        self.retry_at = now + fault.retry_after.unwrap_or(WAITS.full(self.failures));
         self.tell(fault);
         self.trying = false;
     }

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use keyward_core::fault::Fault;
 use keyward_core::reason::Reason;
 use keyward_core::sync::told::Said;
 
@@ -40,6 +41,19 @@ impl<'a> Wanted<'a> {
             reason: said.reason,
             message: &said.message,
             request_id: None,
+            generation,
+        }
+    }
+
+    /// A `Ready` that does not hold because of a fault, whose `message` this is.
+    #[must_use]
+    pub fn failing(fault: &'a Fault, message: &'a str, generation: i64) -> Self {
+        Self {
+            type_: "Ready",
+            status: Some(false),
+            reason: fault.reason,
+            message,
+            request_id: fault.request_id.as_deref(),
             generation,
         }
     }

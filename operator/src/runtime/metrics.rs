@@ -141,7 +141,11 @@ impl Metrics {
             ),
             leader: level(r, "leader", "Whether this process does the work"),
             queued: levels(r, "queued_objects", "Objects that wait or run"),
-            watch_silence: levels(r, "watch_silence_seconds", "Time since a watch last reported"),
+            watch_silence: levels(
+                r,
+                "watch_silence_seconds",
+                "Time since the API server was last heard on a watch",
+            ),
             watch_failures: family(r, "watch_failures", "Times a watch failed"),
             unreadable_objects: family(r, "unreadable_objects", "Objects that could not be parsed"),
             registry,

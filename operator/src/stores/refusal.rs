@@ -5,14 +5,18 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use keyward_core::backoff::Backoff;
 use keyward_core::fault::Fault;
 use tokio::time::Instant;
 
 use super::Outcome;
 use super::pool::Digest;
 
-/// The first wait and the longest one, where a refusal locks nobody out.
-const WAITS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(5));
+/// The waits where a refusal locks nobody out.
+const WAITS: Backoff = Backoff {
+    first: Duration::from_secs(5),
+    longest: Duration::from_mins(5),
+};
 
 /// After so long, servers that lock out after several failures have forgotten the last one, and a lock-out has ended.
 const FORGOTTEN: Duration = Duration::from_mins(20);
@@ -68,13 +72,12 @@ impl Refusals {
 
     /// Notes a refusal and gives it with the wait that follows from it.
     pub(super) fn note(&mut self, fault: Fault, repeat: Repeat, now: Instant) -> Fault {
-        let (first, longest) = WAITS;
+        self.count = self.count.saturating_add(1);
         let wait = match repeat {
-            Repeat::Harmless => Some(first.saturating_mul(1 << self.count.min(6)).min(longest)),
+            Repeat::Harmless => Some(WAITS.full(self.count)),
             Repeat::Counted => Some(FORGOTTEN),
             Repeat::Never => None,
         };
-        self.count = self.count.saturating_add(1);
         let last = self.last.insert(Last {
             fault,
             at: now,

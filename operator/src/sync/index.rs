@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use self::entry::Entry;
 use self::outside::Outside;
 pub use self::outside::{Departed, Unread};
+use super::write::Identity;
 use crate::cluster::{ObjectKey, Pairs, Unreadable};
 use crate::runtime::http::ObjectState;
 use crate::store::StoreKey;
@@ -64,8 +65,8 @@ pub struct Conclusion {
     pub annotations: Option<BTreeMap<String, String>>,
     /// The versions of the values.
     pub versions: Vec<Accepted>,
-    /// uid and resourceVersion of the Secret, where there was one.
-    pub secret: Option<(String, String)>,
+    /// The Secret, where there was one.
+    pub secret: Option<Identity>,
 }
 
 /// The objects and their reverse indexes.

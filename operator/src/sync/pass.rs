@@ -26,7 +26,7 @@ use super::render::{self, Rendered};
 use super::rollout::{self, WorkloadIndex};
 use super::translate;
 use super::turn::{TurnClock, Turns};
-use super::write::{SecretState, Writer};
+use super::write::{Identity, SecretState, Writer};
 use crate::cluster::ObjectKey;
 use crate::store::{LiveStore, StoreRegistry};
 use crate::stores::Outcome;
@@ -56,9 +56,6 @@ pub(super) struct Pass<'a> {
     /// Tells in which turns that moment lies.
     pub turns: &'a TurnClock,
 }
-
-/// uid and resourceVersion of a Secret.
-pub(super) type Identity = (String, String);
 
 /// How a pass failed.
 pub(super) struct Failed {
@@ -131,7 +128,7 @@ impl Pass<'_> {
         let newest_door = newest(&doors);
         let done = if occasion.served_by(&self.last_look(), &turns.latest(self.at), newest_door) {
             let state = known.and_then(|known| known.result.as_ref().ok().cloned());
-            let state = state.unwrap_or_else(|| standing(&plan, &old));
+            let state = state.unwrap_or_else(|| standing(&plan, &translate::accepted(&old.versions)));
             Done {
                 conclusion: known.cloned(),
                 ..at_rest(old, state)
@@ -193,7 +190,7 @@ impl Pass<'_> {
             let compared = |source: usize| occasion.served_by(&last_look, &turns.began[source], newest_door);
             let shown = || gather::shown(&targets, &looks, compared);
             if occasion.settled() && lineage::nothing_new(&accepted, shown()) {
-                let state = standing(plan, &old);
+                let state = standing(plan, &accepted);
                 return Ok(Done::at_rest(self.acknowledge(old), state));
             }
             if let Some(known) = known.filter(|known| lineage::nothing_new(&known.versions, shown())) {
@@ -285,35 +282,29 @@ impl Pass<'_> {
 
     /// Gives up everything that is ours, because no value is left that the Secret should hold.
     async fn remove(&self, given: Given<'_>, state: State) -> Outcome<Done> {
-        let Given {
-            plan,
-            old,
-            versions,
-            secret,
-            ..
-        } = given;
+        let (target, versions) = (&given.plan.target, given.versions);
         if self.object.spec.mode == Mode::Observe {
-            let on = secret.identity();
+            let on = given.secret.identity();
             let removal = self
                 .writer
-                .prospect_of_removal(self.key, &plan.target, secret)
+                .prospect_of_removal(self.key, target, given.secret)
                 .await?;
             let cause = match &state {
                 State::Removed { cause } => cause,
                 _ => "no value is left",
             };
             let pending = observe::of_removal(removal, cause);
-            return Ok(self.observed(old, pending, versions, on));
+            return Ok(self.observed(given.old, pending, versions, on));
         }
         let remains = self
             .writer
-            .release_examined(self.key, &plan.target, secret)
+            .release_examined(self.key, target, given.secret)
             .await?;
         let conclusion = self.conclude(Ok(state.clone()), versions.to_vec(), remains.secret);
         let status = SyncedSecretStatus {
             secret: None,
             versions: translate::versions(versions),
-            ..self.acknowledge(old)
+            ..self.acknowledge(given.old)
         };
         Ok(Done {
             deed: remains.deed,
@@ -324,19 +315,15 @@ impl Pass<'_> {
 
     /// Says what a write would change.
     async fn observe(&self, given: Given<'_>, rendered: &Rendered) -> Outcome<Done> {
-        let Given {
-            plan,
-            old,
-            versions,
-            secret,
-            ..
-        } = given;
-        let on = secret.identity();
-        let prospect = self.writer.prospect(self, plan, &old, secret, rendered).await?;
+        let on = given.secret.identity();
+        let prospect = self
+            .writer
+            .prospect(self, given.plan, &given.old, given.secret, rendered)
+            .await?;
         let restarts = rollout::to_restart(self.workloads, self.key, self.object, rendered.values.as_str());
         let keys = rendered.data.keys().cloned().collect();
         let pending = observe::of_write(&prospect.verdict, &keys, &prospect.difference, restarts);
-        Ok(self.observed(old, pending, versions, on))
+        Ok(self.observed(given.old, pending, given.versions, on))
     }
 
     fn observed(
@@ -452,8 +439,8 @@ fn newest(doors: &[Arc<LiveStore>]) -> u64 {
 }
 
 /// What is true of a Secret that holds what was written: it may lack keys that its store reported gone.
-fn standing(plan: &Plan, status: &SyncedSecretStatus) -> State {
-    match gather::removed(plan, &translate::accepted(&status.versions)) {
+fn standing(plan: &Plan, accepted: &[Accepted]) -> State {
+    match gather::removed(plan, accepted) {
         Some(cause) => State::Removed { cause },
         None => State::Synced,
     }

@@ -59,12 +59,15 @@ pub(super) struct Written {
     pub deed: Deed,
 }
 
+/// uid and resourceVersion of a Secret.
+pub(super) type Identity = (String, String);
+
 /// What is left of a Secret after what was ours in it has been given up.
 pub(super) struct Remains {
     /// What was done.
     pub deed: Deed,
-    /// uid and resourceVersion of the Secret, where others have keys in it.
-    pub secret: Option<(String, String)>,
+    /// The Secret, where others have keys in it.
+    pub secret: Option<Identity>,
 }
 
 /// What a write would do.
@@ -82,7 +85,7 @@ impl SecretState {
     }
 
     /// Its uid and resourceVersion, where there is one.
-    pub(super) fn identity(&self) -> Option<(String, String)> {
+    pub(super) fn identity(&self) -> Option<Identity> {
         match self {
             Self::Missing => None,
             Self::Intact {

@@ -50,14 +50,7 @@ async fn a_destroyed_value_is_kept_until_a_new_one_is_written(case: Case) -> Res
         .await?;
     let words = "path `apps/db` is destroyed in the store";
     let destroyed = Failure::new("db", "RemoteDestroyed", words).keeps(&FIRST);
-    scene
-        .survives(&operator, &destroyed, async || {
-            scene
-                .write("apps/db", &json!({"password": "second"}))
-                .await
-                .map(drop)
-        })
-        .await?;
+    ended_by_a_value(&scene, &operator, &destroyed, "apps/db", "second").await?;
     scene.holds("db", &[("password", "second")]).await
 }
 
@@ -199,28 +192,29 @@ async fn a_path_that_never_was_is_told_and_arrives_later(case: Case) -> Result<(
     scene.synced("later", &often(&[path("apps/later")])).await?;
     let words = "path `apps/later` is not there; check the name and the policy";
     let absent = Failure::new("later", "RemoteNotFound", words);
-    scene
-        .survives(&operator, &absent, async || {
-            scene
-                .write("apps/later", &json!({"password": "first"}))
-                .await
-                .map(drop)
-        })
-        .await?;
+    ended_by_a_value(&scene, &operator, &absent, "apps/later", "first").await?;
     scene.holds("later", &FIRST).await
+}
+
+/// Expects that a failure is told, and that a value at `path` ends it.
+async fn ended_by_a_value(
+    scene: &Scene<'_>,
+    operator: &Operator,
+    failure: &Failure<'_>,
+    path: &str,
+    password: &str,
+) -> Result<()> {
+    let mend = async || {
+        let value = json!({"password": password});
+        scene.write(path, &value).await.map(drop)
+    };
+    scene.survives(operator, failure, mend).await.map(drop)
 }
 
 /// Expects that the path of object `db`, which held [`FIRST`], is told as missing, and that a new value there is taken.
 async fn written_anew(scene: &Scene<'_>, operator: &Operator) -> Result<()> {
     let lost = Failure::new("db", "RemoteNotFound", "path `apps/db` is not there").keeps(&FIRST);
-    scene
-        .survives(operator, &lost, async || {
-            scene
-                .write("apps/db", &json!({"password": "anew"}))
-                .await
-                .map(drop)
-        })
-        .await?;
+    ended_by_a_value(scene, operator, &lost, "apps/db", "anew").await?;
     scene.holds("db", &[("password", "anew")]).await
 }
 

@@ -70,6 +70,7 @@ impl<T: Copy + PartialEq> Finding<T> {
         *value = outcome.as_ref().ok().copied();
         outcome
     }
+
     /// Forgets that this was found, unless something else was found since.
     pub(super) async fn forget(&self, found: T) {
         self.value.lock().await.take_if(|value| *value == found);

@@ -82,14 +82,7 @@ impl SyncController {
         let meta = &unread.object.metadata;
         let uid = meta.uid.as_deref().unwrap_or_default();
         let message = fault.to_string();
-        let wanted = Wanted {
-            type_: "Ready",
-            status: Some(false),
-            reason: fault.reason,
-            message: &message,
-            request_id: None,
-            generation: meta.generation.unwrap_or_default(),
-        };
+        let wanted = Wanted::failing(&fault, &message, meta.generation.unwrap_or_default());
         let old = unread.object.conditions.as_deref();
         let mut new = old.unwrap_or_default().to_vec();
         if !conditions::set(&mut new, &wanted, clock::now()) {

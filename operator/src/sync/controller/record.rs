@@ -15,8 +15,9 @@ use keyward_crds::synced_secret::SyncedSecretStatus;
 use tokio::time::Instant;
 
 use super::super::index::{Conclusion, Memory, target_of};
-use super::super::pass::{Done, Identity, Pass};
+use super::super::pass::{Done, Pass};
 use super::super::rollout;
+use super::super::write::Identity;
 use super::{KIND, SyncController};
 use crate::cluster::conditions::{self, Wanted};
 use crate::cluster::events::{EventKind, Regarding};
@@ -116,14 +117,7 @@ impl<'a> Record<'a> {
         status.observed_generation = Some(self.generation);
         self.warn_of_expiry(&mut status);
         let message = fault.to_string();
-        let wanted = Wanted {
-            type_: "Ready",
-            status: Some(false),
-            reason: fault.reason,
-            message: &message,
-            request_id: fault.request_id.as_deref(),
-            generation: self.generation,
-        };
+        let wanted = Wanted::failing(fault, &message, self.generation);
         if conditions::set(&mut status.conditions, &wanted, self.now) {
             self.publish(EventKind::Warning, fault.reason, &message);
         }
@@ -181,12 +175,15 @@ impl<'a> Record<'a> {
             self.controller.metrics.rolled_out(&format!("{kind:?}"));
         }
         status.rollout = Some(step.status);
-        let refusals = step.refused.as_ref().map(|_| self.memory.refused_restarts + 1);
+        let refusals = match &step.refused {
+            Some(_) => self.memory.refused_restarts.saturating_add(1),
+            None => 0,
+        };
         self.controller.index.remember(self.key, self.uid, |memory| {
-            memory.refused_restarts = refusals.unwrap_or_default();
+            memory.refused_restarts = refusals;
         });
         let said = match &step.refused {
-            Some(fault) if fault.is_worth_telling(refusals.unwrap_or_default()) => Said {
+            Some(fault) if fault.is_worth_telling(refusals) => Said {
                 holds: Some(false),
                 reason: fault.reason,
                 message: fault.to_string(),
@@ -200,9 +197,9 @@ impl<'a> Record<'a> {
         } else if news && said.reason != Reason::RolloutProgressing {
             self.warn(said.reason, &said.message);
         }
-        match (&step.refused, refusals) {
-            (Some(fault), Some(refusals)) => Some(delay_after(fault, refusals, rand::random())),
-            _ => (said.holds != Some(true)).then_some(ROLLOUT_LOOK),
+        match &step.refused {
+            Some(fault) => Some(delay_after(fault, refusals, rand::random())),
+            None => (said.holds != Some(true)).then_some(ROLLOUT_LOOK),
         }
     }
 
