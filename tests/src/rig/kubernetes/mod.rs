@@ -7,9 +7,10 @@ mod control_plane;
 mod node;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
+use chrono::{DateTime, Utc};
 use futures::FutureExt as _;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
@@ -248,7 +249,8 @@ impl Kubernetes {
         Ok(())
     }
 
-    /// Installs kinds, or updates them, and waits until the API server serves them.
+    /// Installs kinds, or updates them, and waits until the API server serves them and gives what is made from then on a
+    /// later time than theirs.
     pub async fn install(&self, kinds: &[CustomResourceDefinition]) -> Result<()> {
         let api: Api<CustomResourceDefinition> = Api::all(self.client());
         futures::future::try_join_all(kinds.iter().map(|kind| install_one(&api, kind)))
@@ -321,6 +323,13 @@ async fn install_one(api: &Api<CustomResourceDefinition>, kind: &CustomResourceD
             .list_metadata(&ListParams::default().limit(1))
             .await
             .is_ok()
+    })
+    .await?;
+    // The API server keeps whole seconds: only what is made in a later one is younger than the kind for sure.
+    let installed = api.get(name).await?.metadata.creation_timestamp;
+    let installed = installed.context("a kind has no age")?.0.as_second();
+    poll::until("a later second", ESTABLISHED_WITHIN, async || {
+        DateTime::<Utc>::from(SystemTime::now()).timestamp() > installed
     })
     .await
 }
