@@ -1,5 +1,6 @@
 //! When to look again. The instants of one path and interval form a grid that depends on nothing else, so objects
-//! that name the same path look at the same time, whenever they were created, and different paths do not.
+//! that name the same path look at the same time, whenever they were created, and different paths are spread over the
+//! interval in a hundred steps or more: who looks at several in one go wakes less often.
 
 use std::time::Duration;
 
@@ -8,6 +9,12 @@ use sha2::{Digest as _, Sha256};
 
 /// The shortest interval that is kept; anything shorter counts as this.
 pub const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Turns of one interval begin together in so many steps of it...
+const STEPS: i64 = 100;
+
+/// ...or in more, where a step would be longer than this.
+const LONGEST_STEP_MS: i64 = 5_000;
 
 /// How often a rollout is looked at; a watch of its consumers reports it, and this is a safety net.
 pub const ROLLOUT_LOOK: Duration = Duration::from_mins(1);
@@ -29,9 +36,10 @@ impl RefreshGrid {
             .iter()
             .take(7)
             .fold(0_i64, |number, byte| (number << 8) | i64::from(*byte));
+        let step_ms = (interval_ms / STEPS).min(LONGEST_STEP_MS);
         Self {
             interval_ms,
-            phase_ms: spread % interval_ms,
+            phase_ms: spread % interval_ms / step_ms * step_ms,
         }
     }
 
@@ -64,6 +72,8 @@ pub fn due_again(waits: impl IntoIterator<Item = Option<Duration>>) -> Option<Du
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -96,6 +106,21 @@ mod tests {
             tenths[usize::try_from(grid.phase_ms / 10_000).unwrap()] += 1;
         }
         assert!(tenths.iter().all(|count| (50..200).contains(count)), "{tenths:?}");
+    }
+
+    #[test]
+    fn turns_begin_in_steps() {
+        for (interval, step) in [
+            (Duration::from_secs(1), 10),
+            (Duration::from_mins(1), 600),
+            (Duration::from_hours(1), 5_000),
+        ] {
+            let phases: BTreeSet<i64> = (0..1000)
+                .map(|n| RefreshGrid::new(format!("apps/{n}").as_bytes(), interval).phase_ms)
+                .collect();
+            assert!(phases.iter().all(|phase| phase % step == 0), "{interval:?}");
+            assert!(phases.len() > 95, "{interval:?}: {}", phases.len());
+        }
     }
 
     #[test]

@@ -33,6 +33,17 @@ struct Shared<K> {
 struct State<K> {
     plan: Plan<K>,
     closed: bool,
+    /// Until when one of those who wait sleeps. The others sleep until they are told, or every one of them would wake
+    /// for each key that is due.
+    watched: Option<Instant>,
+}
+
+/// Somebody sleeps until `due`, so that nobody else has to.
+struct Watch<'q, K: Clone + Eq + Hash> {
+    queue: &'q Queue<K>,
+    due: Instant,
+    /// Whether it came to an end, and looks at the queue again.
+    woken: bool,
 }
 
 impl<K: Clone + Eq + Hash> Queue<K> {
@@ -44,6 +55,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
                 state: Mutex::new(State {
                     plan: Plan::new(lane_limit),
                     closed: false,
+                    watched: None,
                 }),
                 changed: Notify::new(),
             }),
@@ -53,8 +65,9 @@ impl<K: Clone + Eq + Hash> Queue<K> {
     /// Queues `key` in `lane` for `due`. A key that already waits moves to `lane` and keeps the earlier instant; a
     /// key that runs will run again.
     pub fn add(&self, key: K, lane: Arc<str>, due: Instant) {
-        self.state().plan.add(key, lane, due);
-        self.shared.changed.notify_one();
+        let mut state = self.state();
+        state.plan.add(key, lane, due);
+        self.tell(&state);
     }
 
     /// Takes `key` out. A run that is under way ends as usual and is not followed by another.
@@ -65,32 +78,37 @@ impl<K: Clone + Eq + Hash> Queue<K> {
     /// The next key that is due, or `None` once the queue is closed.
     pub async fn next(&self) -> Option<Work<K>> {
         loop {
-            let wake_at = {
+            let watch = {
                 let mut state = self.state();
                 if state.closed {
                     // One notification reaches one waiter: pass it on.
                     self.shared.changed.notify_one();
                     return None;
                 }
-                let now = Instant::now();
-                if let Some(key) = state.plan.take(now) {
-                    // There may be more than one key due, and every other worker may be asleep.
-                    if state.plan.has_ready() {
-                        self.shared.changed.notify_one();
-                    }
+                if let Some(key) = state.plan.take(Instant::now()) {
+                    // There may be more, and every other worker may be asleep.
+                    self.tell(&state);
                     return Some(Work {
                         key,
                         queue: self.clone(),
                     });
                 }
-                state.plan.next_due()
+                state.unwatched().map(|due| {
+                    state.watched = Some(due);
+                    Watch {
+                        queue: self,
+                        due,
+                        woken: false,
+                    }
+                })
             };
-            match wake_at {
-                Some(due) => {
+            match watch {
+                Some(mut watch) => {
                     tokio::select! {
-                        () = sleep_until(due) => {}
+                        () = sleep_until(watch.due) => {}
                         () = self.shared.changed.notified() => {}
                     }
+                    watch.woken = true;
                 }
                 None => self.shared.changed.notified().await,
             }
@@ -115,9 +133,37 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         self.len() == 0
     }
 
+    /// Wakes one of those who wait, where there is something for it to do.
+    fn tell(&self, state: &State<K>) {
+        if state.plan.has_ready() || state.unwatched().is_some() {
+            self.shared.changed.notify_one();
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State<K>> {
         // The plan does not call out while it is locked, so a poisoned lock still holds a consistent plan.
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Clone + Eq + Hash> State<K> {
+    /// When the next key is due, where nobody sleeps until then or less.
+    fn unwatched(&self) -> Option<Instant> {
+        let due = self.plan.next_due()?;
+        self.watched.is_none_or(|watched| due < watched).then_some(due)
+    }
+}
+
+impl<K: Clone + Eq + Hash> Drop for Watch<'_, K> {
+    fn drop(&mut self) {
+        let mut state = self.queue.state();
+        if state.watched == Some(self.due) {
+            state.watched = None;
+        }
+        if !self.woken {
+            // It was given up, so somebody else has to.
+            self.queue.tell(&state);
+        }
     }
 }
 
@@ -139,13 +185,17 @@ impl<K: Clone + Eq + Hash> Work<K> {
 
 impl<K: Clone + Eq + Hash> Drop for Work<K> {
     fn drop(&mut self) {
-        self.queue.state().plan.finish(&self.key);
-        self.queue.shared.changed.notify_one();
+        let mut state = self.queue.state();
+        state.plan.finish(&self.key);
+        self.queue.tell(&state);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::pin::pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
     use super::*;
@@ -177,6 +227,88 @@ mod tests {
         queue.add("early", lane("l"), start + Duration::from_secs(1));
         assert_eq!(worker.await.expect("no panic"), "early");
         assert_eq!(start.elapsed(), Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_of_those_who_wait_wakes_for_a_key() {
+        let queue = Queue::new(8);
+        let start = Instant::now();
+        let polls = Arc::new(AtomicUsize::new(0));
+        let workers: Vec<_> = (0..5)
+            .map(|_| {
+                let (queue, polls) = (queue.clone(), Arc::clone(&polls));
+                tokio::spawn(async move {
+                    let mut next = pin!(queue.next());
+                    poll_fn(|context| {
+                        polls.fetch_add(1, Ordering::Relaxed);
+                        next.as_mut().poll(context)
+                    })
+                    .await
+                    .map(|work| *work.key())
+                })
+            })
+            .collect();
+        queue.add(1, lane("l"), start + Duration::from_secs(1));
+        sleep_until(start + Duration::from_millis(500)).await;
+        let before = polls.load(Ordering::Relaxed);
+        sleep_until(start + Duration::from_millis(1_500)).await;
+        assert_eq!(polls.load(Ordering::Relaxed), before + 1);
+        assert_eq!(workers.iter().filter(|worker| worker.is_finished()).count(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn somebody_else_waits_for_a_key_when_the_first_gives_up() {
+        let queue = Queue::new(8);
+        let start = Instant::now();
+        queue.add("a", lane("l"), start + Duration::from_secs(5));
+        let first = tokio::spawn({
+            let queue = queue.clone();
+            async move { queue.next().await.is_some() }
+        });
+        tokio::task::yield_now().await;
+        let second = {
+            let queue = queue.clone();
+            tokio::spawn(async move { *queue.next().await.expect("the queue is open").key() })
+        };
+        tokio::task::yield_now().await;
+        first.abort();
+        assert_eq!(second.await.expect("no panic"), "a");
+        assert_eq!(start.elapsed(), Duration::from_secs(5));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn no_key_is_forgotten_between_threads() {
+        const KEYS: u64 = 500;
+        const RUNS: u64 = 5;
+        let queue = Queue::new(3);
+        let left = Arc::new(AtomicUsize::new(
+            usize::try_from(KEYS * RUNS).expect("a small number"),
+        ));
+        let soon = |key: u64| Instant::now() + Duration::from_micros(key * 7_919 % 20_000);
+        let workers: Vec<_> = (0..16)
+            .map(|_| {
+                let (queue, left) = (queue.clone(), Arc::clone(&left));
+                tokio::spawn(async move {
+                    while let Some(work) = queue.next().await {
+                        let (key, run) = *work.key();
+                        if run < RUNS {
+                            queue.add((key, run + 1), lane(&format!("{}", key % 5)), soon(key + run));
+                        }
+                        if left.fetch_sub(1, Ordering::Relaxed) == 1 {
+                            queue.close();
+                        }
+                    }
+                })
+            })
+            .collect();
+        for key in 0..KEYS {
+            queue.add((key, 1), lane(&format!("{}", key % 5)), soon(key));
+        }
+        let all = futures::future::join_all(workers);
+        tokio::time::timeout(Duration::from_secs(30), all)
+            .await
+            .expect("nobody sleeps for ever");
+        assert_eq!(left.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,6 +3,7 @@
 mod outside;
 mod record;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,9 @@ use crate::store::{StoreKey, StoreRegistry};
 
 /// The kind, as metrics call it.
 const KIND: &str = "SyncedSecret";
+
+/// For how long places that nobody asks about may be kept beyond their time.
+const PLACES_KEPT: Duration = Duration::from_hours(1);
 
 /// Runs passes over `SyncedSecret`s.
 pub struct SyncController {
@@ -119,12 +123,18 @@ impl SyncController {
         }
     }
 
-    /// Forgets what was seen through stores that are no longer in use, and what nobody asks about, for ever.
+    /// Forgets what was seen through stores that are no longer in use, and what nobody asks about, for ever. To walk
+    /// through all places takes more than all else that an idle operator does, so it waits for a reason or for an hour.
     pub async fn forget_places(self: Arc<Self>) {
         let mut every_minute = tokio::time::interval(Duration::from_mins(1));
+        let (mut walked, mut through) = (Instant::now(), HashSet::new());
         loop {
             every_minute.tick().await;
-            self.reader.forget(&self.registry.live().await, Instant::now());
+            let (now, live) = (Instant::now(), self.registry.live().await);
+            if live != through || now >= walked + PLACES_KEPT {
+                self.reader.forget(&live, now);
+                (walked, through) = (now, live);
+            }
         }
     }
 
