@@ -17,16 +17,23 @@ pub enum LogFormat {
     Json,
 }
 
+/// Left out whatever is let through otherwise: the library that builds requests notes what they are built of, for each of them.
+const SILENT: &str = "rustify=off";
+
 /// Sends everything that is logged to standard error, as far as `filter` lets it through.
 ///
 /// # Errors
 ///
 /// The filter cannot be parsed, or logging was set up before.
 pub fn install(format: LogFormat, filter: &str) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter)?;
+    let filter = parse(filter)?;
     let colours = std::io::stderr().is_terminal();
     lines(format, filter, colours, std::io::stderr).try_init()?;
     Ok(())
+}
+
+fn parse(filter: &str) -> anyhow::Result<EnvFilter> {
+    Ok(EnvFilter::try_new(filter)?.add_directive(SILENT.parse()?))
 }
 
 fn lines<W>(format: LogFormat, filter: EnvFilter, colours: bool, writer: W) -> Dispatch
@@ -112,7 +119,7 @@ mod tests {
     fn written(format: LogFormat, log: impl FnOnce()) -> String {
         let page = Page::default();
         let writer = page.clone();
-        let filter = EnvFilter::try_new("info").unwrap();
+        let filter = parse("info").unwrap();
         let lines = lines(format, filter, false, Arc::new(writer));
         tracing::dispatcher::with_default(&lines, log);
         let page = page.page().clone();
@@ -130,6 +137,19 @@ mod tests {
             });
             assert_eq!(page.lines().count(), 2, "{page}");
             assert!(page.ends_with('\n') && page.contains(r"db\r\n2026"), "{page}");
+        }
+    }
+
+    #[test]
+    fn what_requests_are_built_of_is_never_logged() {
+        for filter in ["trace", "rustify=trace"] {
+            let lines = fmt::fmt().with_env_filter(parse(filter).unwrap()).finish();
+            tracing::subscriber::with_default(lines, || {
+                assert!(
+                    !tracing::enabled!(target: "rustify::endpoint", tracing::Level::ERROR),
+                    "{filter}"
+                );
+            });
         }
     }
 
