@@ -91,7 +91,7 @@ pub struct Source {
     pub container: Option<String>,
     /// Every place that matches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub find: Option<Find>,
+    pub find: Option<Box<Find>>,
     /// A fixed version of a path; the newest without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 2_147_483_647))]
