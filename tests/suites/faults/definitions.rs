@@ -141,14 +141,12 @@ async fn a_store_that_cannot_be_parsed_is_out_of_use(case: Case) -> Result<()> {
     scene
         .told(&operator, "db", "StoreNotReady", "not understood")
         .await?;
-    let store: DynamicObject = Api::all_with(kubernetes.client(), &raw::<ClusterSecretStore>())
-        .get("shared")
-        .await?;
-    assert_eq!(
-        store.data["status"]["conditions"][0]["reason"], "SpecInvalid",
-        "{}",
-        store.data
-    );
+    let stores: Api<DynamicObject> = Api::all_with(kubernetes.client(), &raw::<ClusterSecretStore>());
+    poll::until("a store that cannot be parsed", SOON, async || {
+        let store = stores.get("shared").await;
+        store.is_ok_and(|store| store.data["status"]["conditions"][0]["reason"] == "SpecInvalid")
+    })
+    .await?;
     scene.holds("db", &FIRST).await?;
 
     scene.cluster_store("shared", &sound).await?;
